@@ -14,6 +14,9 @@ pub trait Decider: Default + Clone + Send + Sync + 'static {
     /// Why a command is refused: a value for whoever asked, not an event.
     type Rejection: std::error::Error + Send + Sync + 'static;
 
+    /// Whether each event says everything there is to know, so that only the newest has to be read.
+    const EACH_EVENT_IS_COMPLETE: bool = false;
+
     /// Folds one event into the state. It can't fail: what is stored has happened.
     #[must_use]
     fn evolve(self, event: Self::Event) -> Self;

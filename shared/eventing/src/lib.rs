@@ -1,1 +1,22 @@
+//! Eventing: how events travel between services that never call each other.
 
+pub mod bridge;
+pub mod dead_letters;
+mod door;
+mod event;
+mod handler;
+pub mod log;
+mod outbox;
+mod platform;
+mod reactor;
+pub mod sources;
+
+pub use event::{
+    EventError, Incoming, NOT_A_CLOUD_EVENT, TICK, TYPE_PREFIX, complete, from_record, name_and_version, published,
+    to_record,
+};
+pub use door::Door;
+pub use handler::{Failure, Handler};
+pub use outbox::Outbox;
+pub use platform::{Identity, LogSettings, Platform, StartError, listen_and_serve, run};
+pub use reactor::{AsyncReact, Reactions, Reactor, Writer};

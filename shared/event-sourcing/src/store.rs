@@ -1,0 +1,389 @@
+//! The event store: append with an expected version, load, and the transaction that an event's effects share.
+//!
+//! Whoever wants to change something fills a [`Unit`] and commits it. Units that arrive while a transaction is on its
+//! way to the disk share the next one (group commit); one that conflicts fails alone.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow, migrate::Migrator};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Database, Decider, Statement, StoreError, Value, decode,
+    database::{PublishingLock, bind, insert, pieces, placeholders},
+    work::{Cause, Stream},
+};
+
+/// The tables of this crate, for [`Database::open`].
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// Units that share one transaction, at most.
+const GROUP: usize = 256;
+
+const COLUMNS: &str = "stream_id, version, id, type, time, correlation_id, causation_id, traceparent, tracestate, data";
+
+/// An event as it is stored, and as it is published: the bytes of `data` never change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    pub stream_id: String,
+    /// From 1, without gaps.
+    pub version: i64,
+    /// A UUIDv7.
+    pub id: String,
+    pub event_type: String,
+    /// RFC 3339, UTC.
+    pub time: String,
+    pub correlation_id: String,
+    pub causation_id: String,
+    pub traceparent: String,
+    pub tracestate: String,
+    /// JSON text.
+    pub data: String,
+}
+
+/// Everything that happens together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Unit {
+    /// New events; the version of each says what its stream was when this was decided.
+    pub events: Vec<Recorded>,
+    /// What this is the effect of: `(source, id, stream)`, so that it has no other.
+    pub done: Option<(String, String, String)>,
+    /// Projections kept beside the events.
+    pub projections: Vec<Statement>,
+}
+
+impl Unit {
+    /// Whether nothing at all would happen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.projections.is_empty()
+    }
+}
+
+type Queued = (Unit, oneshot::Sender<Result<(), StoreError>>);
+
+/// A service's streams.
+#[derive(Clone)]
+pub struct Store {
+    database: Database,
+    queue: mpsc::Sender<Queued>,
+}
+
+impl Store {
+    /// The streams in `database`, which must have been opened with [`MIGRATIONS`].
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        let (queue, queued) = mpsc::channel(4 * GROUP);
+        tokio::spawn(commit_in_groups(database.clone(), queued));
+        Self { database, queue }
+    }
+
+    /// The database below, for projections.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// One stream, folded.
+    ///
+    /// # Errors
+    /// If the database doesn't answer or the stream can't be read.
+    pub async fn load<D: Decider>(&self, stream_id: &str) -> Result<Stream<D>, StoreError> {
+        let newest_only = if D::EACH_EVENT_IS_COMPLETE { "DESC LIMIT 1" } else { "" };
+        let sql = format!("SELECT {COLUMNS} FROM events WHERE stream_id = $1 ORDER BY version {newest_only}");
+        let rows = bind(AssertSqlSafe(sql), [stream_id.into()]).fetch_all(self.database.pool()).await?;
+        fold(stream_id, &rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// The events of many streams, each in order of version; a stream without events has no entry.
+    ///
+    /// # Errors
+    /// If the database doesn't answer.
+    pub async fn history(&self, stream_ids: Vec<String>) -> Result<HashMap<String, Vec<Recorded>>, StoreError> {
+        let mut history: HashMap<String, Vec<Recorded>> = HashMap::new();
+        for piece in pieces(stream_ids) {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM events WHERE stream_id IN (VALUES {}) ORDER BY stream_id, version",
+                placeholders(piece.len(), 1)
+            );
+            let rows = bind(AssertSqlSafe(sql), piece.into_iter().map(Value::from)).fetch_all(self.database.pool());
+            for row in rows.await? {
+                let event = recorded(&row)?;
+                history.entry(event.stream_id.clone()).or_default().push(event);
+            }
+        }
+        Ok(history)
+    }
+
+    /// The first event of a stream.
+    ///
+    /// # Errors
+    /// If the database doesn't answer.
+    pub async fn first(&self, stream_id: &str) -> Result<Option<Recorded>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM events WHERE stream_id = $1 AND version = 1");
+        let row = bind(AssertSqlSafe(sql), [stream_id.into()]).fetch_optional(self.database.pool()).await?;
+        Ok(row.as_ref().map(recorded).transpose()?)
+    }
+
+    /// The stream that a command with this idempotency key began, if one did.
+    ///
+    /// # Errors
+    /// If the database doesn't answer.
+    pub async fn begun_by(&self, cause: &Cause) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT stream_id FROM inbox WHERE source = $1 AND id = $2 AND done = 1")
+            .bind(cause.source.clone())
+            .bind(cause.id.clone())
+            .fetch_optional(self.database.pool())
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// Makes everything in `unit` happen, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if a stream has moved on or the cause has had its effect already; then nothing of it
+    /// has happened.
+    pub async fn commit(&self, unit: Unit) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let closed = || StoreError::Unavailable(sqlx::Error::PoolClosed);
+        self.queue.send((unit, answer)).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Decides `command` on a stream and commits what follows; decides again when somebody was faster.
+    /// Returns the state after it and the version of its stream.
+    ///
+    /// # Errors
+    /// The domain's rejection, or the store's trouble.
+    pub async fn handle<D: Decider>(
+        &self,
+        cause: &Cause,
+        stream_id: &str,
+        command: impl Fn() -> D::Command,
+        project: impl Fn(&Stream<D>) -> Vec<Statement>,
+    ) -> Result<Stream<D>, HandleError<D::Rejection>> {
+        loop {
+            let mut stream = self.load::<D>(stream_id).await?;
+            let mut unit = Unit::default();
+            stream.execute(command(), cause, Timestamp::now(), &mut unit).map_err(|error| match error {
+                crate::ExecuteError::Rejected(rejection) => HandleError::Rejected(rejection),
+                crate::ExecuteError::Malformed(malformed) => HandleError::Store(malformed.into()),
+            })?;
+            if unit.events.is_empty() {
+                return Ok(stream);
+            }
+            unit.projections = project(&stream);
+            unit.done = cause.remembered.then(|| (cause.source.clone(), cause.id.clone(), stream_id.to_owned()));
+            match self.commit(unit).await {
+                Ok(()) => return Ok(stream),
+                // With a remembered cause the conflict may be its own first effect: the caller looks that up.
+                Err(StoreError::Conflict) if !cause.remembered => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The streams among `stream_ids` (all of them, if `None`) that have events which are not on the log yet: those
+    /// events in order, at most `limit`.
+    ///
+    /// # Errors
+    /// If the database doesn't answer.
+    pub async fn unpublished(
+        &self,
+        stream_ids: Option<Vec<String>>,
+        limit: i64,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let mut events = Vec::new();
+        let select = format!("SELECT {COLUMNS} FROM events WHERE published = 0");
+        match stream_ids {
+            None => {
+                let sql = format!("{select} ORDER BY stream_id, version LIMIT $1");
+                let rows = bind(AssertSqlSafe(sql), [limit.into()]).fetch_all(self.database.pool()).await?;
+                events.extend(rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?);
+            }
+            Some(stream_ids) => {
+                for piece in pieces(stream_ids) {
+                    let wanted = placeholders(piece.len(), 1);
+                    let sql = format!("{select} AND stream_id IN (VALUES {wanted}) ORDER BY stream_id, version");
+                    let rows = bind(AssertSqlSafe(sql), piece.into_iter().map(Value::from));
+                    let rows = rows.fetch_all(self.database.pool()).await?;
+                    events.extend(rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?);
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// Notes that these events are on the log, and gives the lock back.
+    ///
+    /// # Errors
+    /// If the database doesn't answer; then they will be published once more, which is allowed.
+    pub async fn mark_published(&self, lock: PublishingLock, events: &[Recorded]) -> Result<(), StoreError> {
+        let keys = events.iter().map(|event| [event.stream_id.clone().into(), Value::Int(event.version)]).collect();
+        match lock.tx {
+            Some(mut tx) => {
+                mark_published(&mut tx, keys).await?;
+                tx.commit().await?;
+            }
+            None => {
+                let mut write = self.database.write().await?;
+                mark_published(&mut write.tx, keys).await?;
+                write.commit().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a command had no effect.
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError<R: std::error::Error> {
+    #[error(transparent)]
+    Rejected(R),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+async fn mark_published(tx: &mut Transaction<'static, Any>, keys: Vec<[Value; 2]>) -> Result<(), sqlx::Error> {
+    for piece in pieces(keys) {
+        let wanted = placeholders(piece.len(), 2);
+        let sql = format!("UPDATE events SET published = 1 WHERE (stream_id, version) IN (VALUES {wanted})");
+        bind(AssertSqlSafe(sql), piece.into_iter().flatten()).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// Takes what has queued up and commits it together, again and again, until nobody can queue anything any more.
+async fn commit_in_groups(database: Database, mut queued: mpsc::Receiver<Queued>) {
+    let mut group = Vec::new();
+    while queued.recv_many(&mut group, GROUP).await > 0 {
+        let (units, answers): (Vec<Unit>, Vec<_>) = group.drain(..).unzip();
+        let outcomes = commit_group(&database, units).await;
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            // Whoever asked may have gone; what is committed stays committed.
+            let _ = answer.send(outcome);
+        }
+    }
+}
+
+/// Commits all units in one transaction. Those that don't fit what is stored are left out beforehand; if another
+/// process still gets in between, the group is halved until the culprit stands alone.
+async fn commit_group(database: &Database, units: Vec<Unit>) -> Vec<Result<(), StoreError>> {
+    match try_group(database, &units).await {
+        Ok(fits) => fits.into_iter().map(|fits| if fits { Ok(()) } else { Err(StoreError::Conflict) }).collect(),
+        Err(StoreError::Conflict) if units.len() > 1 => {
+            let (left, right) = units.split_at(units.len() / 2);
+            let mut outcomes = Box::pin(commit_group(database, left.to_vec())).await;
+            outcomes.extend(Box::pin(commit_group(database, right.to_vec())).await);
+            outcomes
+        }
+        Err(StoreError::Conflict) => vec![Err(StoreError::Conflict)],
+        Err(error) => {
+            let text = error.to_string();
+            units.iter().map(|_| Err(StoreError::Unavailable(sqlx::Error::Protocol(text.clone())))).collect()
+        }
+    }
+}
+
+async fn try_group(database: &Database, units: &[Unit]) -> Result<Vec<bool>, StoreError> {
+    let mut write = database.write().await?;
+    let fits = which_fit(&mut write.tx, units).await?;
+    let fitting = || units.iter().zip(&fits).filter(|(_, fits)| **fits).map(|(unit, _)| unit);
+
+    // Rows go in sorted, so that two processes never wait for each other crosswise.
+    let mut done: Vec<_> = fitting().filter_map(|unit| unit.done.clone()).collect();
+    done.sort();
+    let expected = done.len() as u64;
+    let rows = done.into_iter().map(|(source, id, stream)| {
+        [source.into(), id.into(), Value::Int(0), Value::Int(1), stream.into()]
+    });
+    let first_time = "ON CONFLICT (source, id) DO UPDATE SET done = 1, stream_id = excluded.stream_id WHERE inbox.done = 0";
+    let noted = insert(&mut write.tx, "inbox (source, id, attempts, done, stream_id)", rows.collect(), first_time).await;
+    if noted.map_err(StoreError::from_write)? != expected {
+        return Err(StoreError::Conflict);
+    }
+
+    let mut events: Vec<&Recorded> = fitting().flat_map(|unit| &unit.events).collect();
+    events.sort_by(|a, b| (&a.stream_id, a.version).cmp(&(&b.stream_id, b.version)));
+    let rows = events.into_iter().map(row).collect();
+    insert(&mut write.tx, &format!("events ({COLUMNS})"), rows, "").await.map_err(StoreError::from_write)?;
+
+    for statement in fitting().flat_map(|unit| &unit.projections) {
+        statement.clone().execute(&mut write.tx).await.map_err(StoreError::from_write)?;
+    }
+    write.commit().await.map_err(StoreError::from_write)?;
+    Ok(fits)
+}
+
+/// Which units were decided on the versions that are stored, taken one after the other.
+async fn which_fit(tx: &mut Transaction<'static, Any>, units: &[Unit]) -> Result<Vec<bool>, StoreError> {
+    let streams: BTreeMap<String, i64> =
+        units.iter().flat_map(|unit| &unit.events).map(|event| (event.stream_id.clone(), 0)).collect();
+    let mut versions = streams.clone();
+    for piece in pieces(streams.into_keys().collect()) {
+        let sql = format!(
+            "SELECT stream_id, MAX(version) FROM events WHERE stream_id IN (VALUES {}) GROUP BY stream_id",
+            placeholders(piece.len(), 1)
+        );
+        for row in bind(AssertSqlSafe(sql), piece.into_iter().map(Value::from)).fetch_all(&mut **tx).await? {
+            versions.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+    }
+    let mut noted = std::collections::HashSet::new();
+    let fits = units.iter().map(|unit| {
+        let mut after = HashMap::new();
+        let in_order = unit.events.iter().all(|event| {
+            let version = after.entry(&event.stream_id).or_insert_with(|| versions[&event.stream_id]);
+            *version += 1;
+            *version == event.version
+        });
+        let fits = in_order && unit.done.as_ref().is_none_or(|(source, id, _)| noted.insert((source, id)));
+        if fits {
+            after.into_iter().for_each(|(stream, version)| {
+                versions.insert(stream.clone(), version);
+            });
+        }
+        fits
+    });
+    Ok(fits.collect())
+}
+
+fn row(event: &Recorded) -> [Value; 10] {
+    [
+        event.stream_id.clone().into(),
+        event.version.into(),
+        event.id.clone().into(),
+        event.event_type.clone().into(),
+        event.time.clone().into(),
+        event.correlation_id.clone().into(),
+        event.causation_id.clone().into(),
+        event.traceparent.clone().into(),
+        event.tracestate.clone().into(),
+        event.data.clone().into(),
+    ]
+}
+
+fn recorded(row: &AnyRow) -> Result<Recorded, sqlx::Error> {
+    Ok(Recorded {
+        stream_id: row.try_get(0)?,
+        version: row.try_get(1)?,
+        id: row.try_get(2)?,
+        event_type: row.try_get(3)?,
+        time: row.try_get(4)?,
+        correlation_id: row.try_get(5)?,
+        causation_id: row.try_get(6)?,
+        traceparent: row.try_get(7)?,
+        tracestate: row.try_get(8)?,
+        data: row.try_get(9)?,
+    })
+}
+
+pub(crate) fn fold<D: Decider>(stream_id: &str, events: &[Recorded]) -> Result<Stream<D>, StoreError> {
+    let mut state = D::default();
+    for event in events {
+        state = state.evolve(decode(&event.event_type, &event.data)?);
+    }
+    let version = events.last().map_or(0, |event| event.version);
+    Ok(Stream { id: stream_id.to_owned(), version, state })
+}

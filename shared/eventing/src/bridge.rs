@@ -1,0 +1,293 @@
+//! Knocks at the doors of services for every event on the log, as Knative's KafkaSource does in the cluster: one group
+//! per subscription, one request in flight per partition, in order, again and again with growing pauses for as long as
+//! it takes. An offset is committed only after the answer. Unlike KafkaSource it sends batches, and never drops.
+//!
+//! How many requests of a subscription are in flight at once is the reflex: no worker while nothing waits, more the
+//! more waits, none again when it is quiet.
+
+mod reflex;
+mod sink;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use cloudevents::{AttributesReader, Event, EventBuilder, EventBuilderV10};
+use rand::RngExt;
+use runtime::Stop;
+
+pub use reflex::{Bounds, Pulse};
+pub use sink::{HttpSink, RouterSink, Sink};
+
+use crate::{
+    NOT_A_CLOUD_EVENT, TICK, dead_letters, from_record,
+    log::{Batch, EventLog, LogError, Member, Partition, Stored},
+    sources::{Sources, Subscription},
+    to_record,
+};
+use reflex::Worker;
+
+/// Bytes of records that one request carries, at most: well below what the door takes, as JSON is longer.
+const REQUEST_BYTES: usize = 1024 * 1024;
+/// Pauses between two attempts: they double from the first to the last of these, with jitter.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// How a bridge works.
+#[derive(Debug, Clone)]
+pub struct BridgeSettings {
+    /// Events that one request carries, at most.
+    pub batch: usize,
+    /// How often time passes.
+    pub tick: Duration,
+    pub bounds: Bounds,
+}
+
+impl Default for BridgeSettings {
+    fn default() -> Self {
+        Self { batch: 100, tick: Duration::from_secs(2), bounds: Bounds::default() }
+    }
+}
+
+/// A bridge at work.
+pub struct Bridge {
+    /// What each service's workers are doing.
+    pub pulses: Vec<Arc<Pulse>>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Bridge {
+    /// Knocks for every subscription in `sources` that has a sink, until `stop`.
+    ///
+    /// # Errors
+    /// If the log can't be joined.
+    pub async fn start(
+        log: Arc<dyn EventLog>,
+        sources: &Sources,
+        sinks: &HashMap<String, Arc<dyn Sink>>,
+        settings: &BridgeSettings,
+        stop: &Stop,
+    ) -> Result<Self, LogError> {
+        log.create_topics(&sources.topics()).await?;
+        let (mut pulses, mut tasks) = (Vec::new(), tokio::task::JoinSet::new());
+        for subscription in &sources.subscriptions {
+            let Some(sink) = sinks.get(&subscription.service) else { continue };
+            log.create_topics(&[&dead_letters::topic(&subscription.service)]).await?;
+            let pulse = Arc::new(Pulse::new(&subscription.service));
+            let knocker = Arc::new(Knocker {
+                subscription: subscription.clone(),
+                member: log.join(&subscription.group, &subscription.topics).await?,
+                log: log.clone(),
+                sink: sink.clone(),
+                batch: settings.batch,
+                pulse: pulse.clone(),
+                stop: stop.clone(),
+            });
+            tasks.spawn(reflex::run(knocker, settings.bounds, pulse.clone(), stop.clone()));
+            pulses.push(pulse);
+        }
+        for service in &sources.ticks {
+            if let Some(sink) = sinks.get(service) {
+                tasks.spawn(tick(service.clone(), sink.clone(), settings.tick, stop.clone()));
+            }
+        }
+        Ok(Self { pulses, tasks })
+    }
+
+    /// Returns when everything in flight is answered, after `stop`.
+    pub async fn finish(self) {
+        self.tasks.join_all().await;
+    }
+}
+
+/// Tells a service that time passes.
+async fn tick(service: String, sink: Arc<dyn Sink>, every: Duration, stop: Stop) {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! { _ = interval.tick() => (), () = stop.wait() => return }
+        let event = EventBuilderV10::new()
+            .id(uuid::Uuid::now_v7().to_string())
+            .source("/bridge/ticks")
+            .ty(TICK)
+            .time(jiff::Timestamp::now().to_string())
+            .build();
+        let Ok(event) = event else { continue };
+        // A tick that nobody hears is followed by the next.
+        if let Err(Knock::Again(reason) | Knock::Refused(_, reason)) = send(&*sink, std::slice::from_ref(&event)).await {
+            tracing::debug!(service, reason, "the tick was not heard");
+        }
+    }
+}
+
+/// Why a request did not do.
+enum Knock {
+    /// It may pass.
+    Again(String),
+    /// The service says that this is no event: status and what it said.
+    Refused(u16, String),
+}
+
+async fn send(sink: &dyn Sink, events: &[Event]) -> Result<(), Knock> {
+    let (headers, body) = request(events).map_err(|reason| Knock::Refused(400, reason))?;
+    match sink.post(headers, body).await {
+        Err(reason) => Err(Knock::Again(reason)),
+        Ok((status, _)) if (200..300).contains(&status) => Ok(()),
+        // As KafkaSource has it: these client errors may pass, others don't.
+        Ok((status @ (400..=403 | 405..=407 | 410..=428 | 430..=499), said)) => Err(Knock::Refused(status, said)),
+        Ok((status, said)) => Err(Knock::Again(format!("{status} {said}"))),
+    }
+}
+
+type Headers = Vec<(String, String)>;
+
+/// One event in binary mode, as KafkaSource sends it; several as a batch.
+fn request(events: &[Event]) -> Result<(Headers, Vec<u8>), String> {
+    let content_type = |media_type: &str| vec![("content-type".to_owned(), media_type.to_owned())];
+    let json = |error: serde_json::Error| error.to_string();
+    let [one] = events else {
+        let body = serde_json::to_vec(events).map_err(json)?;
+        return Ok((content_type("application/cloudevents-batch+json"), body));
+    };
+    let record = to_record(one.clone()).map_err(|error| error.to_string())?;
+    let ascii = |value: &[u8]| value.iter().all(|byte| (b' '..=b'~').contains(byte));
+    if record.headers.iter().any(|(_, value)| !ascii(value)) {
+        // A header can't carry every text; the JSON of structured mode can.
+        return Ok((content_type("application/cloudevents+json"), serde_json::to_vec(one).map_err(json)?));
+    }
+    let header = |(name, value): (String, Vec<u8>)| (name.replacen("ce_", "ce-", 1), String::from_utf8_lossy(&value).into_owned());
+    Ok((record.headers.into_iter().map(header).collect(), record.value.unwrap_or_default()))
+}
+
+/// Knocks at one service for one subscription.
+struct Knocker {
+    subscription: Subscription,
+    member: Arc<dyn Member>,
+    log: Arc<dyn EventLog>,
+    sink: Arc<dyn Sink>,
+    batch: usize,
+    pulse: Arc<Pulse>,
+    stop: Stop,
+}
+
+/// The partition went elsewhere, or the bridge stops: somebody else will deliver this.
+struct GivenUp;
+
+#[async_trait::async_trait]
+impl Worker for Knocker {
+    type Task = Batch;
+
+    fn waiting(&self) -> u64 {
+        self.member.waiting()
+    }
+
+    async fn arrival(&self) {
+        self.member.arrival().await;
+    }
+
+    async fn take(&self) -> Batch {
+        loop {
+            match self.member.next(self.batch).await {
+                Ok(batch) => return batch,
+                Err(error) => tracing::warn!(%error, service = self.subscription.service, "the log does not answer"),
+            }
+            tokio::time::sleep(PAUSE.0).await;
+        }
+    }
+
+    async fn work(&self, batch: Batch) {
+        match self.deliver(&batch).await {
+            Ok(()) => {
+                self.pulse.delivered(batch.records.len());
+                self.member.finished(&batch).await;
+            }
+            Err(GivenUp) => self.member.returned(&batch).await,
+        }
+    }
+
+    async fn leave(&self) {
+        self.member.leave().await;
+    }
+}
+
+impl Knocker {
+    async fn deliver(&self, batch: &Batch) -> Result<(), GivenUp> {
+        let mut rest = batch.records.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(fitting(rest));
+            let events: Vec<Event> = now.iter().map(|stored| event(&batch.partition, stored)).collect();
+            if events.len() == 1 || send(&*self.sink, &events).await.is_err() {
+                for event in events {
+                    self.deliver_one(&batch.partition, event).await?;
+                }
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    async fn deliver_one(&self, partition: &Partition, mut event: Event) -> Result<(), GivenUp> {
+        let mut pause = PAUSE.0;
+        loop {
+            let reason = match send(&*self.sink, std::slice::from_ref(&event)).await {
+                Ok(()) => return Ok(()),
+                Err(Knock::Refused(status, said)) => {
+                    event.set_extension("knativeerrordest", self.subscription.service.clone());
+                    event.set_extension("knativeerrorcode", i64::from(status));
+                    event.set_extension("knativeerrordata", said.chars().take(1024).collect::<String>());
+                    match self.dead_letter(event.clone()).await {
+                        Ok(()) => return Ok(()),
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Err(Knock::Again(reason)) => reason,
+            };
+            self.pulse.retried();
+            tracing::debug!(service = self.subscription.service, event = event.id(), reason, "again");
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::select! {
+                () = tokio::time::sleep(pause.mul_f64(jitter)) => (),
+                () = self.stop.wait() => return Err(GivenUp),
+            }
+            pause = (pause * 2).min(PAUSE.1);
+            if !self.member.holds(partition) {
+                return Err(GivenUp);
+            }
+        }
+    }
+
+    async fn dead_letter(&self, event: Event) -> Result<(), LogError> {
+        let record = to_record(event).map_err(|error| LogError::Unavailable(error.to_string()))?;
+        self.log.append(&dead_letters::topic(&self.subscription.service), vec![record]).await
+    }
+}
+
+/// How many of these records one request carries; at least one.
+fn fitting(records: &[Stored]) -> usize {
+    let mut bytes = 0;
+    let fit = records.iter().take_while(|stored| {
+        bytes += stored.record.value.as_ref().map_or(0, Vec::len);
+        bytes <= REQUEST_BYTES
+    });
+    fit.count().max(1)
+}
+
+/// The event in a record; one that isn't a CloudEvent is wrapped as KafkaSource wraps it.
+fn event(partition: &Partition, stored: &Stored) -> Event {
+    if let Ok(event) = from_record(&stored.record)
+        && serde_json::to_vec(&event).is_ok()
+    {
+        return event;
+    }
+    let place = format!("partition:{}/offset:{}", partition.number, stored.offset);
+    let mut event = Event::default();
+    {
+        use cloudevents::AttributesWriter;
+        event.set_id(place.clone());
+        event.set_source(format!("/bridge#{}", partition.topic));
+        event.set_type(NOT_A_CLOUD_EVENT);
+        event.set_subject(Some(place));
+    }
+    if let Some(key) = stored.record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) {
+        event.set_extension("key", key.to_owned());
+    }
+    event.set_data("application/octet-stream", stored.record.value.clone().unwrap_or_default());
+    event
+}

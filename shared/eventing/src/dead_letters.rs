@@ -1,0 +1,157 @@
+//! Where an event goes that can never be handled, with its reason, so that it hurts nobody else: later events of the
+//! same subject park behind it, all other streams go on. The table is the service's memory of it; the topic
+//! `<service>.dead-letters` has every letter whole, for people and for a rebuild.
+
+use std::{collections::HashSet, sync::Arc};
+
+use cloudevents::{AttributesReader, Event};
+use event_sourcing::{Database, Value, bind, pieces, placeholders};
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::{
+    Failure,
+    log::{EventLog, Record},
+    to_record,
+};
+
+/// An event that is not going to be handled now, and why.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    pub event: Event,
+    /// For people.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: i64,
+    /// Whether it is itself healthy and only waits for another of its subject.
+    pub parked: bool,
+}
+
+/// The dead letters of one service.
+#[derive(Clone)]
+pub struct DeadLetters {
+    database: Database,
+    log: Arc<dyn EventLog>,
+    service: &'static str,
+    topic: String,
+}
+
+impl DeadLetters {
+    /// Letters of `service`, remembered in `database` and told on `<service>.dead-letters`.
+    #[must_use]
+    pub fn new(database: Database, log: Arc<dyn EventLog>, service: &'static str) -> Self {
+        Self { database, log, service, topic: topic(service) }
+    }
+
+    /// Which of `subjects` have a letter open, so that what comes later must wait.
+    ///
+    /// # Errors
+    /// If the database doesn't answer.
+    pub async fn open(&self, subjects: Vec<String>) -> Result<HashSet<String>, Failure> {
+        let mut open = HashSet::new();
+        for piece in pieces(subjects) {
+            let sql = format!(
+                "SELECT DISTINCT subject FROM dead_letters WHERE subject IN (VALUES {})",
+                placeholders(piece.len(), 1)
+            );
+            let rows = bind(AssertSqlSafe(sql), piece.into_iter().map(Value::from)).fetch_all(self.database.pool());
+            for row in rows.await? {
+                open.insert(row.try_get(0)?);
+            }
+        }
+        Ok(open)
+    }
+
+    /// Takes letters in; each is remembered once, and is on the topic when this returns.
+    ///
+    /// # Errors
+    /// If store or log don't answer.
+    pub async fn take(&self, letters: Vec<DeadLetter>) -> Result<(), Failure> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let mut write = self.database.write().await?;
+        for letter in letters {
+            let event = &letter.event;
+            tracing::warn!(service = self.service, event = event.id(), reason = letter.reason, "dead letter");
+            sqlx::query(
+                "INSERT INTO dead_letters (source, id, subject, reason, attempts, parked_behind, position, event) \
+                 SELECT $1, $2, $3, $4, $5, $6, COALESCE(MAX(position), 0) + 1, $7 FROM dead_letters WHERE 1 = 1 \
+                 ON CONFLICT (source, id) DO NOTHING",
+            )
+            .bind(event.source().to_string())
+            .bind(event.id().to_owned())
+            .bind(event.subject().unwrap_or_default().to_owned())
+            .bind(letter.reason)
+            .bind(letter.attempts)
+            .bind(if letter.parked { event.subject().unwrap_or_default().to_owned() } else { String::new() })
+            .bind(serde_json::to_string(event).map_err(|error| Failure::Never(error.to_string()))?)
+            .execute(&mut *write.tx)
+            .await?;
+            sqlx::query("DELETE FROM inbox WHERE source = $1 AND id = $2 AND done = 0")
+                .bind(event.source().to_string())
+                .bind(event.id().to_owned())
+                .execute(&mut *write.tx)
+                .await?;
+        }
+        write.commit().await?;
+        self.publish().await
+    }
+
+    /// Puts on the topic what isn't there yet.
+    ///
+    /// # Errors
+    /// If store or log don't answer.
+    pub async fn publish(&self) -> Result<(), Failure> {
+        let rows = sqlx::query(
+            "SELECT source, id, reason, attempts, parked_behind, event FROM dead_letters \
+             WHERE published = 0 ORDER BY position LIMIT 500",
+        )
+        .fetch_all(self.database.pool())
+        .await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        for row in &rows {
+            let event: Event = serde_json::from_str(row.try_get("event")?).map_err(|e| Failure::Never(e.to_string()))?;
+            let parked: String = row.try_get("parked_behind")?;
+            let attempts: i64 = row.try_get("attempts")?;
+            let state = if parked.is_empty() { "failed" } else { "parked" };
+            records.push(letter(event, self.service, state, row.try_get("reason")?, attempts)?);
+        }
+        self.log.append(&self.topic, records).await.map_err(|error| Failure::Retry(error.to_string()))?;
+        let mut write = self.database.write().await?;
+        for row in &rows {
+            sqlx::query("UPDATE dead_letters SET published = 1 WHERE source = $1 AND id = $2")
+                .bind(row.try_get::<String, _>("source")?)
+                .bind(row.try_get::<String, _>("id")?)
+                .execute(&mut *write.tx)
+                .await?;
+        }
+        Ok(write.commit().await?)
+    }
+}
+
+/// The topic of a service's dead letters.
+#[must_use]
+pub fn topic(service: &str) -> String {
+    format!("{service}.dead-letters")
+}
+
+/// A letter as it stands on the topic: the event itself, with extension attributes that say what happened to it.
+///
+/// # Errors
+/// If the event can't be written as a record.
+pub fn letter(
+    mut event: Event,
+    service: &str,
+    state: &str,
+    reason: String,
+    attempts: i64,
+) -> Result<Record, Failure> {
+    event.set_extension("deadletterservice", service.to_owned());
+    event.set_extension("deadletterstate", state.to_owned());
+    event.set_extension("deadletterreason", reason);
+    event.set_extension("deadletterattempts", attempts.to_string());
+    to_record(event).map_err(|error| Failure::Never(error.to_string()))
+}

@@ -1,0 +1,302 @@
+//! The one door of a service: `POST /events`. Whoever knocks (Knative, `bridge`, a person with curl) hands in one
+//! CloudEvent or a batch; this is the one place that decides what the answer means.
+//!
+//! | answer | meaning |
+//! |---|---|
+//! | 2xx | the effects are durable and published, or it doesn't concern this service, or it lies in its dead letters |
+//! | 503 | may pass: deliver again |
+//! | 4xx | this is no CloudEvent |
+
+use std::{
+    collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Instant,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    routing::post,
+};
+use cloudevents::{AttributesReader, Event};
+use event_sourcing::{Database, Value, bind, insert, pieces, placeholders};
+use futures::FutureExt;
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use runtime::Problem;
+use sqlx::{AssertSqlSafe, Row};
+use tokio::sync::RwLock;
+
+use crate::{
+    Failure, Handler, Incoming, NOT_A_CLOUD_EVENT, TICK, complete,
+    dead_letters::{DeadLetter, DeadLetters},
+    name_and_version,
+};
+
+/// An event that was begun this often and never finished has crashed its handler each time.
+const MAX_ATTEMPTS: i64 = 5;
+/// From this attempt on, an event is handled while nothing else is: if the process dies, it was this one.
+const ALONE_FROM: i64 = 3;
+
+const BATCH: &str = "application/cloudevents-batch+json";
+
+/// The door of one service.
+pub struct Door {
+    handler: Arc<dyn Handler>,
+    database: Database,
+    letters: DeadLetters,
+    /// Ordinary batches share it; a suspect has it alone.
+    room: RwLock<()>,
+    events: IntCounterVec,
+    seconds: Histogram,
+}
+
+/// What is known of an event before it is handled.
+struct Known {
+    attempts: i64,
+    done: bool,
+    stream: String,
+}
+
+impl Door {
+    /// The door to `handler`. What it counts is registered with `metrics`.
+    #[must_use]
+    pub fn new(
+        handler: Arc<dyn Handler>,
+        database: Database,
+        letters: DeadLetters,
+        service: &'static str,
+        metrics: &Registry,
+    ) -> Arc<Self> {
+        let labels = HashMap::from([("service".to_owned(), service.to_owned())]);
+        let opts = Opts::new("rainstorm_events_total", "Events that came through the door, by what became of them.");
+        let events = IntCounterVec::new(opts.const_labels(labels.clone()), &["outcome"]).ok();
+        let opts = HistogramOpts::new("rainstorm_batch_seconds", "Time from a batch's arrival to its answer.");
+        let seconds = Histogram::with_opts(opts.const_labels(labels)).ok();
+        #[allow(clippy::expect_used, reason = "at start-up, with names that are constants")]
+        let (events, seconds) = events.zip(seconds).expect("the names and labels above are valid");
+        for collector in [Box::new(events.clone()) as Box<dyn prometheus::core::Collector>, Box::new(seconds.clone())] {
+            // A second door of the same service in one registry shares the first one's families.
+            let _ = metrics.register(collector);
+        }
+        Arc::new(Self { handler, database, letters, room: RwLock::new(()), events, seconds })
+    }
+
+    /// `POST /events`.
+    pub fn router(self: Arc<Self>) -> Router {
+        Router::new().route("/events", post(receive)).with_state(self)
+    }
+
+    /// Handles a batch; an error means that some of it is to be delivered again.
+    ///
+    /// # Errors
+    /// The first failure that may pass.
+    pub async fn handle(&self, batch: Vec<Event>) -> Result<(), Failure> {
+        let started = Instant::now();
+        let outcome = self.sort_and_handle(batch).await;
+        self.seconds.observe(started.elapsed().as_secs_f64());
+        outcome
+    }
+
+    fn count(&self, outcome: &str, number: usize) {
+        self.events.with_label_values(&[outcome]).inc_by(number as u64);
+    }
+
+    async fn sort_and_handle(&self, batch: Vec<Event>) -> Result<(), Failure> {
+        let mut letters = Vec::new();
+        let mut events = Vec::new();
+        for event in batch {
+            match self.sort(event) {
+                Sorted::Tick(now) => {
+                    self.letters.publish().await?;
+                    self.handler.tick(now).await?;
+                }
+                Sorted::Foreign => self.count("ignored", 1),
+                Sorted::Ours(event) => events.push(*event),
+                Sorted::Never(event, reason) => {
+                    letters.push(DeadLetter { event: *event, reason, attempts: 1, parked: false });
+                }
+            }
+        }
+        self.count("dead_lettered", letters.len());
+        self.letters.take(letters).await?;
+        if events.is_empty() { Ok(()) } else { self.handle_ours(events).await }
+    }
+
+    fn sort(&self, event: Event) -> Sorted {
+        if event.ty() == TICK {
+            let now = event.time().and_then(|time| time.to_rfc3339().parse().ok());
+            return Sorted::Tick(now.unwrap_or_else(jiff::Timestamp::now));
+        }
+        if event.ty() == NOT_A_CLOUD_EVENT {
+            return Sorted::Never(Box::new(event), "the record on the log is no CloudEvent".to_owned());
+        }
+        let understood = name_and_version(event.ty()).map(|(name, version)| (self.handler.understands(name), version));
+        match understood {
+            None | Some((None, _)) => Sorted::Foreign,
+            Some((Some(ours), version)) if ours != version => {
+                let reason = format!("version {version} of this event is not understood here, {ours} is");
+                Sorted::Never(Box::new(event), reason)
+            }
+            Some(_) => match Incoming::read(event) {
+                Ok(incoming) => Sorted::Ours(Box::new(incoming)),
+                Err((event, reason)) => Sorted::Never(Box::new(event), reason),
+            },
+        }
+    }
+
+    async fn handle_ours(&self, mut events: Vec<Incoming>) -> Result<(), Failure> {
+        let mut twice = HashSet::new();
+        events.retain(|event| twice.insert((event.source.clone(), event.id.clone())));
+        let known = self.known(&events).await?;
+        let key = |event: &Incoming| (event.source.clone(), event.id.clone());
+
+        let (seen, new): (Vec<_>, Vec<_>) =
+            events.into_iter().partition(|event| known.get(&key(event)).is_some_and(|known| known.done));
+        if !seen.is_empty() {
+            self.count("repeated", seen.len());
+            let mut streams: HashSet<String> = seen.iter().map(|event| event.subject.clone()).collect();
+            streams.extend(seen.iter().filter_map(|event| Some(known.get(&key(event))?.stream.clone())));
+            self.handler.seen(streams.into_iter().filter(|stream| !stream.is_empty()).collect()).await?;
+        }
+
+        let subjects: HashSet<String> = new.iter().map(|event| event.subject.clone()).collect();
+        let open = self.letters.open(subjects.into_iter().collect()).await?;
+        let (behind, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|event| open.contains(&event.subject));
+        self.count("parked", behind.len());
+        self.letters.take(behind.into_iter().map(parked).collect()).await?;
+
+        let attempts = |event: &Incoming| known.get(&key(event)).map_or(0, |known| known.attempts);
+        let (suspects, healthy): (Vec<_>, Vec<_>) = new.into_iter().partition(|it| attempts(it) + 1 >= ALONE_FROM);
+        let mut outcome = Ok(());
+        if !healthy.is_empty() {
+            let _shared = self.room.read().await;
+            outcome = self.attempt(healthy).await;
+        }
+        for suspect in suspects {
+            let _alone = self.room.write().await;
+            let attempts = attempts(&suspect);
+            let result = if attempts >= MAX_ATTEMPTS {
+                let reason = format!("its handler crashed {attempts} times");
+                self.count("dead_lettered", 1);
+                self.letters.take(vec![DeadLetter { event: suspect.original, reason, attempts, parked: false }]).await
+            } else {
+                self.attempt(vec![suspect]).await
+            };
+            outcome = outcome.and(result);
+        }
+        outcome
+    }
+
+    /// What the inbox knows of these events.
+    async fn known(&self, events: &[Incoming]) -> Result<HashMap<(String, String), Known>, Failure> {
+        let mut known = HashMap::new();
+        let keys: Vec<_> = events.iter().map(|event| [event.source.clone(), event.id.clone()]).collect();
+        for piece in pieces(keys) {
+            let sql = format!(
+                "SELECT source, id, attempts, done, stream_id FROM inbox WHERE (source, id) IN (VALUES {})",
+                placeholders(piece.len(), 2)
+            );
+            let rows = bind(AssertSqlSafe(sql), piece.into_iter().flatten().map(Value::from));
+            for row in rows.fetch_all(self.database.pool()).await? {
+                let done = row.try_get::<i64, _>(3)? == 1;
+                let found = Known { attempts: row.try_get(2)?, done, stream: row.try_get(4)? };
+                known.insert((row.try_get(0)?, row.try_get(1)?), found);
+            }
+        }
+        Ok(known)
+    }
+
+    /// Counts the attempt, handles, and clears up behind it.
+    async fn attempt(&self, events: Vec<Incoming>) -> Result<(), Failure> {
+        self.begin(&events).await?;
+        // A handler that panics has crashed: the attempt stays counted, and the event comes again, alone.
+        let outcomes = AssertUnwindSafe(self.handler.handle(&events)).catch_unwind().await;
+        let Ok(outcomes) = outcomes else {
+            self.count("crashed", events.len());
+            return Err(Failure::Retry("the handler crashed".to_owned()));
+        };
+        let mut first_failure = Ok(());
+        let (mut over, mut passing, mut letters) = (Vec::new(), Vec::new(), Vec::new());
+        for (event, outcome) in events.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => over.push(event),
+                Err(Failure::Never(reason)) => {
+                    letters.push(DeadLetter { event: event.original, reason, attempts: 1, parked: false });
+                }
+                Err(failure) => {
+                    first_failure = first_failure.and(Err(failure));
+                    passing.push(event);
+                }
+            }
+        }
+        self.count("handled", over.len());
+        self.count("retried", passing.len());
+        self.count("dead_lettered", letters.len());
+        self.end(&over, &passing).await?;
+        self.letters.take(letters).await?;
+        first_failure
+    }
+
+    async fn begin(&self, events: &[Incoming]) -> Result<(), Failure> {
+        let mut keys: Vec<_> = events.iter().map(|event| (event.source.clone(), event.id.clone())).collect();
+        keys.sort();
+        let rows = keys.into_iter().map(|(source, id)| [source.into(), id.into(), 1.into(), 0.into(), "".into()]);
+        let again = "ON CONFLICT (source, id) DO UPDATE SET attempts = inbox.attempts + 1";
+        let mut write = self.database.write().await?;
+        insert(&mut write.tx, "inbox (source, id, attempts, done, stream_id)", rows.collect(), again).await?;
+        Ok(write.commit().await?)
+    }
+
+    /// An event without effect leaves nothing behind; one that may pass was no attempt.
+    async fn end(&self, over: &[Incoming], passing: &[Incoming]) -> Result<(), Failure> {
+        let mut write = self.database.write().await?;
+        for (events, what) in [
+            (over, "DELETE FROM inbox WHERE done = 0 AND"),
+            (passing, "UPDATE inbox SET attempts = attempts - 1 WHERE done = 0 AND"),
+        ] {
+            let mut keys: Vec<_> = events.iter().map(|event| [event.source.clone(), event.id.clone()]).collect();
+            keys.sort();
+            for piece in pieces(keys) {
+                let sql = format!("{what} (source, id) IN (VALUES {})", placeholders(piece.len(), 2));
+                let query = bind(AssertSqlSafe(sql), piece.into_iter().flatten().map(Value::from));
+                query.execute(&mut *write.tx).await?;
+            }
+        }
+        Ok(write.commit().await?)
+    }
+}
+
+fn parked(event: Incoming) -> DeadLetter {
+    let reason = "it waits behind a dead letter of its subject".to_owned();
+    DeadLetter { event: event.original, reason, attempts: 0, parked: true }
+}
+
+enum Sorted {
+    Tick(jiff::Timestamp),
+    Foreign,
+    Ours(Box<Incoming>),
+    Never(Box<Event>, String),
+}
+
+async fn receive(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Problem> {
+    let events = read(&headers, &body).map_err(|reason| Problem::bad_request(format!("no CloudEvent: {reason}")))?;
+    match door.handle(events).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(failure) => Err(Problem::unavailable(&failure)),
+    }
+}
+
+/// The events of a request, in binary, structured or batch mode.
+fn read(headers: &HeaderMap, body: &Bytes) -> Result<Vec<Event>, String> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let events: Vec<Event> = if media_type.starts_with(BATCH) {
+        serde_json::from_slice(body).map_err(|error| error.to_string())?
+    } else {
+        let event = cloudevents::binding::http::to_event(headers, body.to_vec()).map_err(|error| error.to_string())?;
+        vec![event]
+    };
+    events.into_iter().map(|event| complete(event).map_err(|error| error.to_string())).collect()
+}

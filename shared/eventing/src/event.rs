@@ -1,0 +1,309 @@
+//! Events on the wire: CloudEvents 1.0 (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>), as a
+//! service stores, publishes and receives them. The Kafka binding (binary mode, `ce_` headers) is the SDK's own,
+//! bound here to our [`Record`].
+
+use cloudevents::{
+    AttributesReader, Data, Event, EventBuilder, EventBuilderV10,
+    event::{ExtensionValue, SpecVersion},
+    message::{
+        BinaryDeserializer, BinarySerializer, Encoding, Error, MessageAttributeValue, MessageDeserializer, Result,
+        StructuredDeserializer, StructuredSerializer,
+    },
+};
+use event_sourcing::{Cause, Recorded, TraceContext};
+
+use crate::log::Record;
+
+/// The prefix of every event type of this system.
+pub const TYPE_PREFIX: &str = "dev.rainstorm.";
+/// The type of a tick: Knative PingSource's own.
+pub const TICK: &str = "dev.knative.sources.ping";
+/// The type under which a KafkaSource delivers a record that is no CloudEvent.
+pub const NOT_A_CLOUD_EVENT: &str = "dev.knative.kafka.event";
+
+const SPECVERSION: &str = "ce_specversion";
+const CONTENT_TYPE: &str = "content-type";
+const STRUCTURED: &str = "application/cloudevents+json";
+
+/// Why a CloudEvent could not be made of something.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    #[error("no CloudEvent: {0}")]
+    Invalid(String),
+}
+
+/// The event that a service publishes for what it stored: all of it, under the producer's `source`.
+///
+/// # Errors
+/// If an attribute is not what CloudEvents allows.
+pub fn published(source: &str, event: &Recorded) -> std::result::Result<Event, EventError> {
+    let name = event.event_type.strip_prefix(TYPE_PREFIX).unwrap_or(&event.event_type);
+    let schema = format!("https://rainstorm.dev/contract/{name}.schema.json");
+    let mut builder = EventBuilderV10::new()
+        .id(&event.id)
+        .source(source)
+        .ty(&event.event_type)
+        .subject(&event.stream_id)
+        .time(event.time.clone())
+        .extension("partitionkey", event.stream_id.clone())
+        .extension("sequence", format!("{:020}", event.version))
+        .extension("correlationid", event.correlation_id.clone())
+        .extension("causationid", event.causation_id.clone())
+        .extension("traceparent", event.traceparent.clone())
+        .data_with_schema("application/json", schema, event.data.clone().into_bytes());
+    if !event.tracestate.is_empty() {
+        builder = builder.extension("tracestate", event.tracestate.clone());
+    }
+    builder.build().map_err(|error| EventError::Invalid(error.to_string()))
+}
+
+/// An event as a service receives it.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    pub id: String,
+    pub source: String,
+    pub event_type: String,
+    /// The stream's id (an order's id; of menus and shifts the kitchen's or driver's).
+    pub subject: String,
+    /// Its version in the producer's stream, from 1; `None` if the event doesn't say.
+    pub sequence: Option<i64>,
+    /// RFC 3339; empty if the event doesn't say.
+    pub time: String,
+    /// The order the event belongs to; the subject if the event doesn't say.
+    pub correlation_id: String,
+    /// The id of what caused it; empty if the event doesn't say.
+    pub causation_id: String,
+    pub trace: TraceContext,
+    /// JSON text.
+    pub data: String,
+    /// The whole event, for a dead letter.
+    pub original: Event,
+}
+
+impl Incoming {
+    /// Reads what every reaction needs to know.
+    ///
+    /// # Errors
+    /// Why nobody could handle this event: it names no stream, or its data is no JSON text.
+    pub fn read(event: Event) -> std::result::Result<Self, (Event, String)> {
+        let text = |name: &str| event.extension(name).map(ToString::to_string);
+        let Some(subject) = event.subject().filter(|subject| !subject.is_empty()).map(ToOwned::to_owned) else {
+            return Err((event, "the event has no subject, so it belongs to no stream".to_owned()));
+        };
+        let data = match event.data() {
+            None => "{}".to_owned(),
+            Some(Data::Json(value)) => value.to_string(),
+            Some(Data::String(text)) => text.clone(),
+            Some(Data::Binary(bytes)) => match String::from_utf8(bytes.clone()) {
+                Ok(text) => text,
+                Err(_) => return Err((event, "the event's data is not UTF-8".to_owned())),
+            },
+        };
+        Ok(Self {
+            id: event.id().to_owned(),
+            source: event.source().to_string(),
+            event_type: event.ty().to_owned(),
+            sequence: text("sequence").and_then(|sequence| sequence.parse().ok()),
+            time: event.time().map(chrono_text).unwrap_or_default(),
+            correlation_id: text("correlationid").unwrap_or_else(|| subject.clone()),
+            causation_id: text("causationid").unwrap_or_default(),
+            trace: TraceContext::read(text("traceparent").as_deref(), text("tracestate").as_deref()),
+            subject,
+            data,
+            original: event,
+        })
+    }
+
+    /// What the effects of this event name as their cause.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        Cause {
+            source: self.source.clone(),
+            id: self.id.clone(),
+            correlation_id: Some(self.correlation_id.clone()),
+            trace: self.trace.clone(),
+            remembered: true,
+        }
+    }
+
+    /// The event as its consumer reads it: an enum of its own, tagged like the producer's, with only the types and
+    /// fields it needs.
+    ///
+    /// # Errors
+    /// What doesn't fit.
+    pub fn to<E: serde::de::DeserializeOwned>(&self) -> std::result::Result<E, String> {
+        let name = serde_json::Value::from(self.event_type.as_str());
+        serde_json::from_str(&format!(r#"{{"type":{name},"data":{}}}"#, self.data))
+            .map_err(|error| format!("{} does not read: {error}", self.event_type))
+    }
+}
+
+/// RFC 3339 with a `Z`, whatever time zone the sender wrote.
+fn chrono_text(time: &(impl ToString + ?Sized)) -> String {
+    time.to_string().replace(" UTC", "Z").replacen(' ', "T", 1)
+}
+
+/// `order.placed` and `v1` of `dev.rainstorm.order.placed.v1`; `None` if the type isn't one of this system.
+#[must_use]
+pub fn name_and_version(event_type: &str) -> Option<(&str, &str)> {
+    event_type.strip_prefix(TYPE_PREFIX)?.rsplit_once('.')
+}
+
+/// An event as a record on the log: binary mode, keyed by its partition key. The same event is always the same record.
+///
+/// # Errors
+/// If the SDK finds an attribute that can't be written.
+pub fn to_record(event: Event) -> std::result::Result<Record, EventError> {
+    let key = match event.extension("partitionkey") {
+        Some(ExtensionValue::String(key)) => Some(key.clone()),
+        _ => event.subject().map(ToOwned::to_owned),
+    };
+    let trace = ["traceparent", "tracestate"].map(|name| (name, event.extension(name).map(ToString::to_string)));
+    let invalid = |error: Error| EventError::Invalid(error.to_string());
+    let mut record = BinaryDeserializer::deserialize_binary(event, Record::default()).map_err(invalid)?;
+    for (name, value) in trace {
+        record.headers.extend(value.map(|value| (name.to_owned(), value.into_bytes())));
+    }
+    record.headers.sort();
+    record.key = key.map(String::into_bytes);
+    Ok(record)
+}
+
+/// The event in a record, in binary or structured mode.
+///
+/// # Errors
+/// If the record is no CloudEvent.
+pub fn from_record(record: &Record) -> std::result::Result<Event, EventError> {
+    let event = MessageDeserializer::into_event(Reading(record));
+    event.map_err(|error| EventError::Invalid(error.to_string())).and_then(complete)
+}
+
+/// The event itself, if its required attributes say something.
+///
+/// # Errors
+/// Which one doesn't.
+pub fn complete(event: Event) -> std::result::Result<Event, EventError> {
+    let empty = [("id", event.id()), ("source", event.source()), ("type", event.ty())];
+    match empty.iter().find(|(_, value)| value.is_empty()) {
+        Some((name, _)) => Err(EventError::Invalid(format!("the attribute {name} is empty"))),
+        None => Ok(event),
+    }
+}
+
+impl BinarySerializer<Record> for Record {
+    fn set_spec_version(mut self, version: SpecVersion) -> Result<Self> {
+        self.headers.push((SPECVERSION.to_owned(), version.to_string().into_bytes()));
+        Ok(self)
+    }
+
+    fn set_attribute(mut self, name: &str, value: MessageAttributeValue) -> Result<Self> {
+        let name = if name == "datacontenttype" { CONTENT_TYPE.to_owned() } else { format!("ce_{name}") };
+        self.headers.push((name, value.to_string().into_bytes()));
+        Ok(self)
+    }
+
+    fn set_extension(self, name: &str, value: MessageAttributeValue) -> Result<Self> {
+        self.set_attribute(name, value)
+    }
+
+    fn end_with_data(mut self, bytes: Vec<u8>) -> Result<Record> {
+        self.value = Some(bytes);
+        Ok(self)
+    }
+
+    fn end(self) -> Result<Record> {
+        Ok(self)
+    }
+}
+
+struct Reading<'a>(&'a Record);
+
+fn utf8(bytes: &[u8]) -> Result<String> {
+    String::from_utf8(bytes.to_vec()).map_err(|error| Error::Other { source: Box::new(error) })
+}
+
+impl BinaryDeserializer for Reading<'_> {
+    fn deserialize_binary<R: Sized, V: BinarySerializer<R>>(self, mut visitor: V) -> Result<R> {
+        let version = SpecVersion::try_from(utf8(self.0.header(SPECVERSION).unwrap_or_default())?.as_str())?;
+        let attributes = version.attribute_names();
+        visitor = visitor.set_spec_version(version)?;
+        for (name, value) in &self.0.headers {
+            let value = || utf8(value).map(MessageAttributeValue::String);
+            visitor = match name.strip_prefix("ce_") {
+                None if name == CONTENT_TYPE => visitor.set_attribute("datacontenttype", value()?)?,
+                None | Some("specversion") => visitor,
+                Some(name) if attributes.contains(&name) => visitor.set_attribute(name, value()?)?,
+                Some(name) => visitor.set_extension(name, value()?)?,
+            };
+        }
+        match &self.0.value {
+            Some(data) => visitor.end_with_data(data.clone()),
+            None => visitor.end(),
+        }
+    }
+}
+
+impl StructuredDeserializer for Reading<'_> {
+    fn deserialize_structured<R: Sized, V: StructuredSerializer<R>>(self, visitor: V) -> Result<R> {
+        visitor.set_structured_event(self.0.value.clone().unwrap_or_default())
+    }
+}
+
+impl MessageDeserializer for Reading<'_> {
+    fn encoding(&self) -> Encoding {
+        let structured = self.0.header(CONTENT_TYPE).is_some_and(|value| value.starts_with(STRUCTURED.as_bytes()));
+        match (structured, self.0.header(SPECVERSION)) {
+            (true, _) => Encoding::STRUCTURED,
+            (false, Some(_)) => Encoding::BINARY,
+            (false, None) => Encoding::UNKNOWN,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored() -> Recorded {
+        Recorded {
+            stream_id: "019a0000-0000-7000-8000-000000000001".into(),
+            version: 3,
+            id: "019a0000-0000-7000-8000-0000000000ff".into(),
+            event_type: "dev.rainstorm.order.completed.v1".into(),
+            time: "2026-11-24T09:00:00.123456Z".into(),
+            correlation_id: "019a0000-0000-7000-8000-000000000001".into(),
+            causation_id: "cause".into(),
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            tracestate: "a=1".into(),
+            data: r#"{"z":1,"a":[2]}"#.into(),
+        }
+    }
+
+    #[test]
+    fn a_stored_event_is_the_same_record_each_time_and_reads_back_as_it_was() {
+        let record = to_record(published("/orders", &stored()).unwrap()).unwrap();
+        for _ in 0..20 {
+            assert_eq!(to_record(published("/orders", &stored()).unwrap()).unwrap(), record);
+        }
+        assert_eq!(record.key.as_deref(), Some(stored().stream_id.as_bytes()));
+        assert_eq!(record.value.as_deref(), Some(stored().data.as_bytes()));
+        assert_eq!(record.header("ce_sequence"), Some(&b"00000000000000000003"[..]));
+        assert_eq!(record.header("traceparent"), Some(stored().traceparent.as_bytes()));
+
+        let read = Incoming::read(from_record(&record).unwrap()).unwrap();
+        assert_eq!((read.id, read.sequence, read.data), (stored().id, Some(3), stored().data));
+        assert_eq!((read.time, read.causation_id), (stored().time, "cause".into()));
+    }
+
+    #[test]
+    fn a_record_without_the_required_attributes_is_no_cloud_event() {
+        let record = to_record(published("/orders", &stored()).unwrap()).unwrap();
+        for missing in ["ce_specversion", "ce_id", "ce_source", "ce_type"] {
+            let mut broken = record.clone();
+            broken.headers.retain(|(name, _)| name != missing);
+            assert!(from_record(&broken).is_err(), "{missing}");
+        }
+        assert!(from_record(&Record { value: Some(b"garbage".to_vec()), ..Record::default() }).is_err());
+        assert!(from_record(&Record::default()).is_err());
+    }
+}

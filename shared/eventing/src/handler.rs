@@ -1,0 +1,60 @@
+//! What stands behind the one door: whoever is told of events.
+
+use async_trait::async_trait;
+
+use crate::Incoming;
+
+/// Why an event had no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// It passes: deliver the event again.
+    #[error("not now: {0}")]
+    Retry(String),
+    /// This event can never be handled: it goes to the dead letters with this reason.
+    #[error("never: {0}")]
+    Never(String),
+}
+
+impl From<event_sourcing::StoreError> for Failure {
+    fn from(error: event_sourcing::StoreError) -> Self {
+        match error {
+            event_sourcing::StoreError::Malformed(malformed) => Self::Never(malformed.to_string()),
+            passing => Self::Retry(passing.to_string()),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Retry(error.to_string())
+    }
+}
+
+impl<R: std::error::Error> From<event_sourcing::ExecuteError<R>> for Failure {
+    fn from(error: event_sourcing::ExecuteError<R>) -> Self {
+        Self::Never(error.to_string())
+    }
+}
+
+/// A service, as its door sees it.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Whether events of this name (`order.placed`, without prefix and version) concern the service, and which
+    /// version of it is understood.
+    fn understands(&self, name: &str) -> Option<&'static str>;
+
+    /// Handles events that were not handled before, in order for each subject. One outcome each, in the same order;
+    /// where one fails, later ones of its subject must not be tried.
+    async fn handle(&self, events: &[Incoming]) -> Vec<Result<(), Failure>>;
+
+    /// These events' effects are stored; what of them isn't published yet is to be published now. `streams` are those
+    /// that the events changed.
+    async fn seen(&self, _streams: Vec<String>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Time has passed.
+    async fn tick(&self, _now: jiff::Timestamp) -> Result<(), Failure> {
+        Ok(())
+    }
+}

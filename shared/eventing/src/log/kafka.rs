@@ -1,0 +1,427 @@
+//! Apache Kafka as the event log, through librdkafka.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use rdkafka::{
+    ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, Headers, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use tokio::sync::Notify;
+
+use super::{Batch, EventLog, Lag, LogError, Member, Partition, Record, Stored};
+
+/// Records of one partition that wait in memory: above the first figure no more are fetched, until below the second.
+const BUFFER: (usize, usize) = (1024, 256);
+/// How long a broker may take to answer a question.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A log kept by a Kafka cluster.
+pub struct KafkaLog {
+    config: ClientConfig,
+    partitions: i32,
+    producer: FutureProducer,
+}
+
+fn unavailable(error: impl std::fmt::Display) -> LogError {
+    LogError::Unavailable(error.to_string())
+}
+
+impl KafkaLog {
+    /// The cluster at `brokers`. `settings` are librdkafka's own, under their own names (`security.protocol`,
+    /// `sasl.mechanism` …); topics that this process creates get `partitions` partitions.
+    ///
+    /// # Errors
+    /// If a setting is unknown or contradictory. Brokers that don't answer are no error yet.
+    pub fn new(brokers: &str, partitions: i32, settings: &HashMap<String, String>) -> Result<Self, LogError> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("client.id", "rainstorm");
+        for (name, value) in settings {
+            config.set(name, value);
+        }
+        let producer = config
+            .clone()
+            // Durable on every replica, and in order, without repeats of its own making.
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            // As Java's clients place a key, so that whoever writes it, one order is in one partition.
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "1")
+            // Then the publisher is told, and tries again from the first event that is missing.
+            .set("message.timeout.ms", "8000")
+            .create()
+            .map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
+        Ok(Self { config, partitions, producer })
+    }
+
+    /// Asks something with a client that blocks, away from the runtime's threads.
+    async fn ask<T: Send + 'static>(
+        &self,
+        group: Option<&str>,
+        question: impl FnOnce(&BaseConsumer) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let mut config = self.config.clone();
+        config.set("group.id", group.unwrap_or("rainstorm-reader")).set("enable.auto.commit", "false");
+        let answer = tokio::task::spawn_blocking(move || question(&config.create()?));
+        answer.await.map_err(unavailable)?.map_err(unavailable)
+    }
+}
+
+fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Partition>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let found = metadata.topics().iter().find(|known| known.name() == topic);
+    let mut partitions: Vec<_> = found
+        .iter()
+        .flat_map(|topic| topic.partitions())
+        .map(|partition| Partition { topic: topic.to_owned(), number: partition.id() })
+        .collect();
+    partitions.sort();
+    Ok(partitions)
+}
+
+fn record(message: &impl Message) -> Record {
+    let headers = message.headers().map(|headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
+    });
+    Record {
+        key: message.key().map(<[u8]>::to_vec),
+        headers: headers.unwrap_or_default(),
+        value: message.payload().map(<[u8]>::to_vec),
+    }
+}
+
+#[async_trait]
+impl EventLog for KafkaLog {
+    async fn create_topics(&self, topics: &[&str]) -> Result<(), LogError> {
+        let known = topics.iter().map(|topic| (*topic).to_owned()).collect::<Vec<_>>();
+        let missing = self.ask(None, move |consumer| {
+            let metadata = consumer.fetch_metadata(None, PATIENCE)?;
+            let exists = |topic: &String| metadata.topics().iter().any(|known| known.name() == topic);
+            Ok(known.into_iter().filter(|topic| !exists(topic)).collect::<Vec<_>>())
+        });
+        let missing = missing.await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let admin: AdminClient<DefaultClientContext> = self.config.create().map_err(unavailable)?;
+        // -1: as many replicas as the cluster's own default says.
+        let new: Vec<_> =
+            missing.iter().map(|topic| NewTopic::new(topic, self.partitions, TopicReplication::Fixed(-1))).collect();
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for created in admin.create_topics(&new, &options).await.map_err(unavailable)? {
+            match created {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, error)) => return Err(unavailable(format!("topic {topic} can't be created: {error}"))),
+            }
+        }
+        Ok(())
+    }
+
+    async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
+        // A record is sent when its predecessor of the same key is acknowledged: a lost one leaves no gap behind it.
+        let mut by_key: Vec<VecDeque<Record>> = Vec::new();
+        let mut places: HashMap<Option<Vec<u8>>, usize> = HashMap::new();
+        for record in records {
+            let place = *places.entry(record.key.clone()).or_insert_with(|| {
+                by_key.push(VecDeque::new());
+                by_key.len() - 1
+            });
+            by_key[place].push_back(record);
+        }
+        loop {
+            let round: Vec<Record> = by_key.iter_mut().filter_map(VecDeque::pop_front).collect();
+            if round.is_empty() {
+                return Ok(());
+            }
+            let sent = join_all(round.iter().map(|record| self.send(topic, record))).await;
+            sent.into_iter().collect::<Result<Vec<()>, _>>()?;
+        }
+    }
+
+    async fn join(&self, group: &str, topics: &[String]) -> Result<Arc<dyn Member>, LogError> {
+        let shared = Arc::new(Shared::default());
+        let consumer: StreamConsumer<Watch> = self
+            .config
+            .clone()
+            .set("group.id", group)
+            .set("auto.offset.reset", "earliest")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", "500")
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "1000")
+            // A partition may wait for a service for hours; the heartbeat says that the bridge is alive.
+            .set("max.poll.interval.ms", "86400000")
+            .set("fetch.wait.max.ms", "100")
+            .set("queued.max.messages.kbytes", "8192")
+            .create_with_context(Watch(shared.clone()))
+            .map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
+        consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>()).map_err(unavailable)?;
+        let consumer = Arc::new(consumer);
+        let fetching = tokio::spawn(fetch(consumer.clone(), shared.clone()));
+        Ok(Arc::new(KafkaMember { consumer, shared, fetching }))
+    }
+
+    async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError> {
+        let Partition { topic, number } = partition.clone();
+        self.ask(None, move |consumer| {
+            let (low, high) = consumer.fetch_watermarks(&topic, number, PATIENCE)?;
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&topic, number, Offset::Offset(offset.max(low)))?;
+            consumer.assign(&list)?;
+            let mut records = Vec::new();
+            let mut next = offset.max(low);
+            while next < high && records.len() < limit {
+                let message = consumer.poll(PATIENCE).unwrap_or(Err(KafkaError::ConsumerCommit(
+                    RDKafkaErrorCode::OperationTimedOut,
+                )))?;
+                next = message.offset() + 1;
+                records.push(Stored { offset: message.offset(), record: record(&message) });
+            }
+            Ok(records)
+        })
+        .await
+    }
+
+    async fn watermarks(&self, topic: &str) -> Result<Vec<(Partition, i64, i64)>, LogError> {
+        let topic = topic.to_owned();
+        self.ask(None, move |consumer| {
+            partitions_of(consumer, &topic)?
+                .into_iter()
+                .map(|partition| {
+                    let (low, high) = consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
+                    Ok((partition, low, high))
+                })
+                .collect()
+        })
+        .await
+    }
+
+    async fn lag(&self, group: &str, topics: &[String]) -> Result<Vec<Lag>, LogError> {
+        let topics = topics.to_vec();
+        self.ask(Some(group), move |consumer| {
+            let mut all = TopicPartitionList::new();
+            for topic in &topics {
+                for partition in partitions_of(consumer, topic)? {
+                    all.add_partition(&partition.topic, partition.number);
+                }
+            }
+            let committed = consumer.committed_offsets(all, PATIENCE)?;
+            let lag = committed.elements().into_iter().map(|element| {
+                let (low, end) = consumer.fetch_watermarks(element.topic(), element.partition(), PATIENCE)?;
+                let committed = element.offset().to_raw().filter(|offset| *offset >= 0).unwrap_or(low);
+                let partition = Partition { topic: element.topic().to_owned(), number: element.partition() };
+                Ok(Lag { partition, committed, end })
+            });
+            lag.collect()
+        })
+        .await
+    }
+}
+
+impl KafkaLog {
+    async fn send(&self, topic: &str, record: &Record) -> Result<(), LogError> {
+        let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
+        let mut message: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
+        message.key = record.key.as_deref();
+        message.payload = record.value.as_deref();
+        self.producer.send(message, PATIENCE).await.map(|_| ()).map_err(|(error, _)| unavailable(error))
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    /// What this member holds.
+    partitions: Mutex<BTreeMap<Partition, Buffer>>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Buffer {
+    records: VecDeque<Stored>,
+    /// The first offset of the batch that is out.
+    out: Option<i64>,
+    in_hand: usize,
+    paused: bool,
+}
+
+impl Shared {
+    fn partitions(&self) -> MutexGuard<'_, BTreeMap<Partition, Buffer>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hears from librdkafka which partitions come and go.
+struct Watch(Arc<Shared>);
+impl ClientContext for Watch {}
+impl ConsumerContext for Watch {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let named = |list: &TopicPartitionList| -> Vec<Partition> {
+            let elements = list.elements();
+            elements.iter().map(|it| Partition { topic: it.topic().to_owned(), number: it.partition() }).collect()
+        };
+        let mut partitions = self.0.partitions();
+        match rebalance {
+            Rebalance::Assign(list) => named(list).into_iter().for_each(|it| {
+                partitions.insert(it, Buffer::default());
+            }),
+            Rebalance::Revoke(list) => named(list).iter().for_each(|it| {
+                partitions.remove(it);
+            }),
+            Rebalance::Error(error) => tracing::warn!(%error, "the group could not be rebalanced"),
+        }
+    }
+}
+
+fn list(partition: &Partition) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&partition.topic, partition.number);
+    list
+}
+
+/// Sorts what comes from the brokers into the partitions' buffers.
+async fn fetch(consumer: Arc<StreamConsumer<Watch>>, shared: Arc<Shared>) {
+    loop {
+        match consumer.recv().await {
+            Ok(message) => {
+                let partition = Partition { topic: message.topic().to_owned(), number: message.partition() };
+                let stored = Stored { offset: message.offset(), record: record(&message) };
+                let mut partitions = shared.partitions();
+                let Some(buffer) = partitions.get_mut(&partition) else { continue };
+                buffer.records.push_back(stored);
+                if buffer.records.len() >= BUFFER.0 && !buffer.paused {
+                    buffer.paused = consumer.pause(&list(&partition)).is_ok();
+                }
+                drop(partitions);
+                shared.arrived.notify_waiters();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the event log does not answer");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+struct KafkaMember {
+    consumer: Arc<StreamConsumer<Watch>>,
+    shared: Arc<Shared>,
+    fetching: tokio::task::JoinHandle<()>,
+}
+
+impl KafkaMember {
+    fn take(&self, limit: usize) -> Option<Batch> {
+        static TURN: OnceLock<std::sync::atomic::AtomicUsize> = OnceLock::new();
+        let turn = TURN.get_or_init(Default::default).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut partitions = self.shared.partitions();
+        let ready: Vec<_> = partitions
+            .iter_mut()
+            .filter(|(_, buffer)| buffer.out.is_none() && !buffer.records.is_empty())
+            .collect();
+        let chosen = turn % ready.len().max(1);
+        let (partition, buffer) = ready.into_iter().nth(chosen)?;
+        let records: Vec<_> = buffer.records.drain(..limit.min(buffer.records.len())).collect();
+        buffer.out = records.first().map(|record| record.offset);
+        buffer.in_hand = records.len();
+        if buffer.paused && buffer.records.len() <= BUFFER.1 {
+            buffer.paused = self.consumer.resume(&list(partition)).is_err();
+        }
+        Some(Batch { partition: partition.clone(), records })
+    }
+
+    /// The buffer that `batch` came from, if that batch is still this member's business.
+    fn settle<T>(&self, batch: &Batch, with: impl FnOnce(&mut Buffer) -> T) -> Option<T> {
+        let mut partitions = self.shared.partitions();
+        let buffer = partitions.get_mut(&batch.partition)?;
+        if buffer.out != batch.records.first().map(|record| record.offset) {
+            return None;
+        }
+        buffer.out = None;
+        buffer.in_hand = 0;
+        Some(with(buffer))
+    }
+}
+
+impl Drop for KafkaMember {
+    fn drop(&mut self) {
+        self.fetching.abort();
+    }
+}
+
+#[async_trait]
+impl Member for KafkaMember {
+    async fn next(&self, limit: usize) -> Result<Batch, LogError> {
+        loop {
+            let mut arrived = std::pin::pin!(self.shared.arrived.notified());
+            arrived.as_mut().enable();
+            if let Some(batch) = self.take(limit) {
+                return Ok(batch);
+            }
+            arrived.await;
+        }
+    }
+
+    async fn finished(&self, batch: &Batch) {
+        let last = batch.records.last().map_or(-1, |record| record.offset);
+        let stored = self.settle(batch, |_| {
+            self.consumer.store_offset(&batch.partition.topic, batch.partition.number, last)
+        });
+        if let Some(Err(error)) = stored {
+            tracing::debug!(%error, partition = ?batch.partition, "the offset was not stored; the batch will be told again");
+        }
+        self.shared.arrived.notify_waiters();
+    }
+
+    async fn returned(&self, batch: &Batch) {
+        self.settle(batch, |buffer| batch.records.iter().rev().for_each(|it| buffer.records.push_front(it.clone())));
+        self.shared.arrived.notify_waiters();
+    }
+
+    fn holds(&self, partition: &Partition) -> bool {
+        self.shared.partitions().contains_key(partition)
+    }
+
+    fn waiting(&self) -> u64 {
+        let partitions = self.shared.partitions();
+        partitions.values().map(|buffer| (buffer.records.len() + buffer.in_hand) as u64).sum()
+    }
+
+    async fn arrival(&self) {
+        loop {
+            let mut arrived = std::pin::pin!(self.shared.arrived.notified());
+            arrived.as_mut().enable();
+            if self.shared.partitions().values().any(|buffer| buffer.out.is_none() && !buffer.records.is_empty()) {
+                return;
+            }
+            arrived.await;
+        }
+    }
+
+    async fn leave(&self) {
+        self.fetching.abort();
+        let consumer = self.consumer.clone();
+        let left = tokio::task::spawn_blocking(move || {
+            let committed = consumer.commit_consumer_state(CommitMode::Sync);
+            consumer.unsubscribe();
+            committed
+        });
+        match left.await {
+            Ok(Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset))) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "offsets were not committed; some events will be told again"),
+            Err(error) => tracing::warn!(%error, "the group was not left in order"),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What every event log must do, asked of each: the embedded one always, Kafka where `KAFKA_BROKERS` says so.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use eventing::log::{Batch, EmbeddedLog, EventLog, KafkaLog, Lag, Member, Partition, Record};
+use tokio::time::timeout;
+
+const PARTITIONS: i32 = 4;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a case against every log there is; each under a topic and group of its own.
+async fn every_log<F: Future<Output = ()>>(case: impl Fn(Arc<dyn EventLog>, String) -> F) {
+    let name = format!("conformance-{}", uuid::Uuid::now_v7());
+    let folder = tempfile::tempdir().unwrap();
+    case(Arc::new(EmbeddedLog::open(&folder.path().join("log"), PARTITIONS).await.unwrap()), name.clone()).await;
+    match std::env::var("KAFKA_BROKERS") {
+        Ok(brokers) => case(Arc::new(KafkaLog::new(&brokers, PARTITIONS, &HashMap::new()).unwrap()), name).await,
+        Err(_) => {
+            assert!(std::env::var("RAINSTORM_REQUIRE_SERVERS").is_err(), "KAFKA_BROKERS is not set");
+            eprintln!("skipped on Kafka: KAFKA_BROKERS is not set");
+        }
+    }
+}
+
+fn record(key: &str, value: usize) -> Record {
+    Record {
+        key: Some(key.as_bytes().to_vec()),
+        headers: vec![("ce_id".into(), value.to_string().into_bytes())],
+        value: Some(value.to_string().into_bytes()),
+    }
+}
+
+fn number(record: &Record) -> usize {
+    std::str::from_utf8(record.value.as_ref().unwrap()).unwrap().parse().unwrap()
+}
+
+async fn topic_with(log: &dyn EventLog, topic: &str, keys: usize, each: usize) {
+    log.create_topics(&[topic]).await.unwrap();
+    let records = (0..keys * each).map(|place| record(&format!("key-{}", place % keys), place)).collect();
+    log.append(topic, records).await.unwrap();
+}
+
+/// Takes and finishes batches until `count` records came.
+async fn consume(member: &dyn Member, count: usize) -> Vec<(Partition, Record)> {
+    let mut records = Vec::new();
+    while records.len() < count {
+        let batch = next(member).await;
+        member.finished(&batch).await;
+        records.extend(batch.records.into_iter().map(|stored| (batch.partition.clone(), stored.record)));
+    }
+    records
+}
+
+async fn next(member: &dyn Member) -> Batch {
+    timeout(PATIENCE, member.next(7)).await.expect("records are there").unwrap()
+}
+
+async fn lag(log: &dyn EventLog, group: &str, topic: &str) -> i64 {
+    log.lag(group, &[topic.to_owned()]).await.unwrap().iter().map(Lag::records).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_a_key_stand_in_one_partition_in_the_order_they_were_appended() {
+    every_log(|log, topic| async move {
+        topic_with(&*log, &topic, 10, 20).await;
+        let marks = log.watermarks(&topic).await.unwrap();
+        assert_eq!(marks.len(), usize::try_from(PARTITIONS).unwrap());
+        let mut places: HashMap<Vec<u8>, Partition> = HashMap::new();
+        let mut newest: HashMap<Vec<u8>, usize> = HashMap::new();
+        let mut total = 0;
+        for (partition, low, end) in marks {
+            let stored = log.read(&partition, low, 1000).await.unwrap();
+            assert_eq!(i64::try_from(stored.len()).unwrap(), end - low);
+            total += stored.len();
+            for (offset, stored) in (low..).zip(stored) {
+                assert_eq!(stored.offset, offset);
+                let key = stored.record.key.clone().unwrap();
+                assert_eq!(places.entry(key.clone()).or_insert_with(|| partition.clone()), &partition);
+                let value = number(&stored.record);
+                assert_eq!(stored.record.header("ce_id"), stored.record.value.as_deref());
+                assert!(newest.insert(key, value).is_none_or(|before| before < value));
+            }
+            assert!(log.read(&partition, end, 10).await.unwrap().is_empty());
+        }
+        assert_eq!(total, 200);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_reads_everything_once_in_order_and_then_has_no_lag() {
+    every_log(|log, topic| async move {
+        topic_with(&*log, &topic, 10, 10).await;
+        assert_eq!(lag(&*log, &topic, &topic).await, 100);
+        let member = log.join(&topic, std::slice::from_ref(&topic)).await.unwrap();
+        let records = consume(&*member, 100).await;
+        let mut newest: HashMap<Vec<u8>, usize> = HashMap::new();
+        for (_, record) in &records {
+            let value = number(record);
+            assert!(newest.insert(record.key.clone().unwrap(), value).is_none_or(|before| before < value));
+        }
+        assert_eq!(records.len(), 100);
+        member.leave().await;
+        assert_eq!(lag(&*log, &topic, &topic).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_gives_one_batch_at_a_time_and_a_returned_one_comes_again() {
+    every_log(|log, topic| async move {
+        topic_with(&*log, &topic, 1, 20).await;
+        let member = log.join(&topic, std::slice::from_ref(&topic)).await.unwrap();
+        let first = next(&*member).await;
+        assert!(member.holds(&first.partition));
+        assert!(timeout(Duration::from_millis(300), member.next(7)).await.is_err(), "its only partition is out");
+        member.returned(&first).await;
+        let again = next(&*member).await;
+        assert_eq!(again.records[0], first.records[0]);
+        member.finished(&again).await;
+        let after = next(&*member).await;
+        assert_eq!(after.records[0].offset, again.records.last().unwrap().offset + 1);
+        member.leave().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_joins_later_goes_on_where_the_group_has_come_to() {
+    every_log(|log, topic| async move {
+        topic_with(&*log, &topic, 5, 10).await;
+        let member = log.join(&topic, std::slice::from_ref(&topic)).await.unwrap();
+        let mut seen: Vec<usize> = consume(&*member, 20).await.iter().map(|(_, record)| number(record)).collect();
+        // Taken, but never finished: it belongs to whoever comes next.
+        let _unfinished = next(&*member).await;
+        member.leave().await;
+        drop(member);
+        let successor = log.join(&topic, std::slice::from_ref(&topic)).await.unwrap();
+        let left = 50 - seen.len();
+        seen.extend(consume(&*successor, left).await.iter().map(|(_, record)| number(record)));
+        seen.sort_unstable();
+        assert_eq!(seen, (0..50).collect::<Vec<_>>());
+        successor.leave().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_members_share_the_partitions_and_each_hears_what_the_other_does_not() {
+    every_log(|log, topic| async move {
+        topic_with(&*log, &topic, 40, 1).await;
+        let topics = [topic.clone()];
+        let members = [log.join(&topic, &topics).await.unwrap(), log.join(&topic, &topics).await.unwrap()];
+        let mut places: HashMap<Partition, usize> = HashMap::new();
+        // Until the group has settled, a partition may move; afterwards both have some.
+        let settled = async {
+            let mut round = 0;
+            while ![0, 1].iter().all(|who| places.values().any(|owner| owner == who)) {
+                log.append(&topic, (0..40).map(|key| record(&format!("key-{key}"), round)).collect()).await.unwrap();
+                for (who, member) in members.iter().enumerate() {
+                    while let Ok(batch) = timeout(Duration::from_millis(300), member.next(100)).await {
+                        let batch = batch.unwrap();
+                        member.finished(&batch).await;
+                        places.insert(batch.partition, who);
+                    }
+                }
+                round += 1;
+            }
+        };
+        timeout(Duration::from_secs(60), settled).await.expect("both members get partitions");
+        for member in &members {
+            member.leave().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_created_once_and_a_missing_one_is_an_error() {
+    every_log(|log, topic| async move {
+        log.create_topics(&[&topic]).await.unwrap();
+        log.create_topics(&[&topic]).await.unwrap();
+        assert_eq!(log.watermarks(&topic).await.unwrap().len(), usize::try_from(PARTITIONS).unwrap());
+        assert!(log.append(&format!("{topic}-missing"), vec![record("key", 1)]).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_embedded_log_is_there_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log");
+    {
+        let log = EmbeddedLog::open(&file, PARTITIONS).await.unwrap();
+        topic_with(&log, "orders", 5, 4).await;
+        let member = log.join("group", &["orders".to_owned()]).await.unwrap();
+        consume(&*member, 20).await;
+        member.leave().await;
+        topic_with(&log, "orders", 5, 1).await;
+    }
+    let log = EmbeddedLog::open(&file, PARTITIONS).await.unwrap();
+    assert_eq!(lag(&log, "group", "orders").await, 5);
+    let member = log.join("group", &["orders".to_owned()]).await.unwrap();
+    assert_eq!(consume(&*member, 5).await.len(), 5);
+}

@@ -1,0 +1,182 @@
+//! A service as something that can be served: alone on its own port, or several behind one.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use axum::{Json, Router, extract::DefaultBodyLimit, http::StatusCode, response::IntoResponse, routing::get};
+use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::Problem;
+
+/// The largest body of a command, in bytes.
+pub const COMMAND_LIMIT: usize = 64 * 1024;
+/// The largest body of `POST /events`, in bytes.
+pub const EVENTS_LIMIT: usize = 4 * 1024 * 1024;
+/// How long what is in flight may take after SIGTERM.
+pub const SHUTDOWN: Duration = Duration::from_secs(10);
+
+type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// Everything that the outside sees of a service.
+pub struct Service {
+    /// `order`, `payment` …
+    pub name: &'static str,
+    people: Router,
+    openapi: OpenApi,
+    door: Router,
+    metrics: Registry,
+    ready: Check,
+}
+
+impl Service {
+    /// `people`: what they can ask, with its documentation. `door`: the one route `/events`.
+    /// `ready`: whether the store answers.
+    pub fn new<F>(
+        name: &'static str,
+        people: OpenApiRouter,
+        door: Router,
+        metrics: Registry,
+        ready: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let (people, mut openapi) = people.split_for_parts();
+        openapi.info.title = format!("Rainstorm: {name}");
+        openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
+        let people = people.layer(DefaultBodyLimit::max(COMMAND_LIMIT));
+        let door = door.layer(DefaultBodyLimit::max(EVENTS_LIMIT));
+        Self { name, people, openapi, door, metrics, ready: Arc::new(move || Box::pin(ready())) }
+    }
+
+    /// The door alone, at `/events`: for a bridge in the same process.
+    #[must_use]
+    pub fn door(&self) -> Router {
+        self.door.clone()
+    }
+
+    /// What the service measures.
+    #[must_use]
+    pub fn metrics(&self) -> &Registry {
+        &self.metrics
+    }
+}
+
+/// All of `services` behind one port; the door of one that stands alone is `/events`, of several `/{service}/events`.
+#[must_use]
+pub fn router(services: Vec<Service>) -> Router {
+    let alone = services.len() == 1;
+    let mut router = Router::new();
+    let mut openapi = OpenApi::default();
+    let (mut registries, mut checks) = (Vec::new(), Vec::new());
+    for service in services {
+        let door = service.door;
+        router = router.merge(service.people);
+        router = if alone { router.merge(door) } else { router.nest(&format!("/{}", service.name), door) };
+        if alone { openapi = service.openapi } else { openapi.merge(service.openapi) }
+        registries.push(service.metrics);
+        checks.push((service.name, service.ready));
+    }
+    if !alone {
+        openapi.info.title = "Rainstorm".to_owned();
+        openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    }
+    let openapi = Arc::new(openapi);
+    router
+        .route("/healthz/live", get(|| async { "alive\n" }))
+        .route("/healthz/ready", get(move || ready(checks.clone())))
+        .route("/metrics", get(move || async move { metrics(&registries) }))
+        .route("/openapi.json", get(move || async move { Json(openapi.as_ref().clone()) }))
+        .fallback(|| async { Problem::not_found("there is nothing here; /openapi.json says what there is") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not this method; /openapi.json says which")
+        })
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a bug: the service's log says more").into_response()
+        }))
+}
+
+async fn ready(checks: Vec<(&'static str, Check)>) -> Result<&'static str, Problem> {
+    for (name, check) in checks {
+        check().await.map_err(|reason| {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{name} is not ready: {reason}"))
+        })?;
+    }
+    Ok("ready\n")
+}
+
+fn metrics(registries: &[Registry]) -> impl IntoResponse + use<> {
+    // One family per name, whichever service it comes from.
+    let mut families: Vec<prometheus::proto::MetricFamily> = Vec::new();
+    for family in registries.iter().flat_map(Registry::gather) {
+        match families.iter_mut().find(|known| known.name() == family.name()) {
+            Some(known) => known.mut_metric().extend(family.get_metric().iter().cloned()),
+            None => families.push(family),
+        }
+    }
+    let mut text = Vec::new();
+    // Writing to memory can't fail; an unreadable family would be a bug that the next test of /metrics shows.
+    let _ = TextEncoder::new().encode(&families, &mut text);
+    ([(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+/// Says when to stop: cancelled by SIGTERM (Kubernetes, Docker) or SIGINT (Ctrl-C).
+#[derive(Debug, Clone, Default)]
+pub struct Stop(CancellationToken);
+
+impl Stop {
+    /// Stops at the first SIGTERM or SIGINT.
+    #[must_use]
+    pub fn on_signal() -> Self {
+        let stop = Self::default();
+        let token = stop.0.clone();
+        tokio::spawn(async move {
+            #[cfg(unix)]
+            {
+                use tokio::signal::unix::{SignalKind, signal};
+                let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+                else {
+                    return tracing::error!("signals can't be listened to: stop this process with SIGKILL");
+                };
+                tokio::select! { _ = term.recv() => (), _ = int.recv() => () }
+            }
+            #[cfg(not(unix))]
+            let _ = tokio::signal::ctrl_c().await;
+            token.cancel();
+        });
+        stop
+    }
+
+    /// Stops everybody who has a clone of this.
+    pub fn now(&self) {
+        self.0.cancel();
+    }
+
+    /// Whether it is time.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Returns when it is time.
+    pub async fn wait(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+/// Serves until `stop`, then lets what is in flight finish, for [`SHUTDOWN`] at most.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(listener: TcpListener, router: Router, stop: Stop) -> std::io::Result<()> {
+    let waiting = stop.clone();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move { waiting.wait().await });
+    tokio::select! {
+        result = server => result,
+        () = async { stop.wait().await; tokio::time::sleep(SHUTDOWN).await } => Ok(()),
+    }
+}
