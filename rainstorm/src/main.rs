@@ -1,1 +1,81 @@
-fn main() {}
+//! Rainstorm's command line: the demo, the storm, and the tools to run, watch and prove a deployment.
+
+mod demo;
+mod lag;
+mod order;
+mod seed;
+mod serve;
+mod services;
+mod storm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A food-delivery system made of five services that never call each other.
+///
+/// They listen. Orders, payments, kitchens and drivers meet only through events on a log; each service sleeps until an
+/// event wakes it. Begin with `rainstorm demo`: it brings everything it needs, and makes it rain.
+#[derive(Debug, Parser)]
+#[command(name = "rainstorm", version)]
+struct Rainstorm {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in this process and let it rain (what happens when no command is given).
+    Demo(Box<demo::DemoArgs>),
+    /// Let orders rain on a deployment: calm, ten times as many, calm again.
+    Storm(storm::StormArgs),
+    /// Open kitchens and put drivers on shift in a deployment.
+    Seed(seed::SeedArgs),
+    /// Run services in one process, on Kafka and databases of their own.
+    Serve(Box<serve::ServeArgs>),
+    /// Knock at the doors of services for every event on Kafka, as Knative's KafkaSource does.
+    Bridge(serve::BridgeArgs),
+    /// Tell the story of one order.
+    Order(order::OrderArgs),
+    /// Show how far each service is behind, per partition.
+    Lag(lag::LagArgs),
+}
+
+fn main() -> ExitCode {
+    runtime::start_logging();
+    let parsed = match runtime::settings::parse::<Rainstorm>() {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
+    };
+    let threads = match tokio::runtime::Runtime::new() {
+        Ok(threads) => threads,
+        Err(error) => {
+            eprintln!("error: threads can't be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ran: Result<(), Box<dyn std::error::Error>> = threads.block_on(async {
+        // `rainstorm` alone is `rainstorm demo`.
+        let command = parsed.command.or_else(|| Rainstorm::parse_from(["rainstorm", "demo"]).command);
+        match command {
+            Some(Command::Demo(args)) => demo::demo(*args).await?,
+            Some(Command::Storm(args)) => storm::storm(args).await?,
+            Some(Command::Seed(args)) => seed::seed(args).await?,
+            Some(Command::Serve(args)) => serve::serve(*args).await?,
+            Some(Command::Bridge(args)) => serve::bridge(args).await?,
+            Some(Command::Order(args)) => order::order(args).await?,
+            Some(Command::Lag(args)) => lag::lag(args).await?,
+            None => {}
+        }
+        Ok(())
+    });
+    // What was aborted half-way may still hold a thread; there is nothing left to wait for.
+    threads.shutdown_timeout(std::time::Duration::from_secs(1));
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

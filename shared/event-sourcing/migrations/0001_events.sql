@@ -19,7 +19,8 @@ CREATE INDEX events_unpublished ON events (stream_id, version) WHERE published =
 
 -- What has come in, so that nothing has its effect twice. A foreign event stands here from the moment before it is
 -- handled (`attempts`) and becomes `done` in the transaction of its effects; one without effect leaves no row.
--- A command that brought an Idempotency-Key stands here under the source `command`, with the stream it began.
+-- A command that brought an Idempotency-Key stands here under the source `command`. `stream_id` has the streams that
+-- were changed, separated by spaces.
 CREATE TABLE inbox (
     source    TEXT   NOT NULL,
     id        TEXT   NOT NULL,

@@ -47,7 +47,8 @@ pub struct Recorded {
 pub struct Unit {
     /// New events; the version of each says what its stream was when this was decided.
     pub events: Vec<Recorded>,
-    /// What this is the effect of: `(source, id, stream)`, so that it has no other.
+    /// What this is the effect of: `(source, id, streams)`, so that it has no other. The streams are those of the
+    /// events, separated by spaces.
     pub done: Option<(String, String, String)>,
     /// Projections kept beside the events.
     pub projections: Vec<Statement>,

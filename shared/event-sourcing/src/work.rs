@@ -140,7 +140,13 @@ impl<'a> Work<'a> {
         self.unit.projections.push(statement);
     }
 
-    /// The time at which this work began: the `now` of its commands.
+    /// Lets time pass: a simulated person works. What is decided after it happens after it.
+    pub async fn pause(&mut self, time: std::time::Duration) {
+        tokio::time::sleep(time).await;
+        self.now = Timestamp::now();
+    }
+
+    /// The `now` of its commands: when this work began, or when its last pause ended.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.now
@@ -157,8 +163,9 @@ impl<'a> Work<'a> {
     pub fn finish(self) -> Unit {
         let Self { cause, mut unit, .. } = self;
         if cause.remembered && !unit.is_empty() {
-            let stream = unit.events.first().map_or_else(String::new, |event| event.stream_id.clone());
-            unit.done = Some((cause.source, cause.id, stream));
+            let streams: std::collections::BTreeSet<_> = unit.events.iter().map(|event| &event.stream_id[..]).collect();
+            let streams = streams.into_iter().collect::<Vec<_>>().join(" ");
+            unit.done = Some((cause.source, cause.id, streams));
         }
         unit
     }

@@ -10,7 +10,7 @@
 use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -49,6 +49,8 @@ pub struct Door {
     letters: DeadLetters,
     /// Ordinary batches share it; a suspect has it alone.
     room: RwLock<()>,
+    /// What is being handled now: told again meanwhile, it is no further attempt.
+    in_hand: Mutex<HashSet<(String, String)>>,
     events: IntCounterVec,
     seconds: Histogram,
 }
@@ -57,7 +59,8 @@ pub struct Door {
 struct Known {
     attempts: i64,
     done: bool,
-    stream: String,
+    /// Separated by spaces.
+    streams: String,
 }
 
 impl Door {
@@ -81,7 +84,7 @@ impl Door {
             // A second door of the same service in one registry shares the first one's families.
             let _ = metrics.register(collector);
         }
-        Arc::new(Self { handler, database, letters, room: RwLock::new(()), events, seconds })
+        Arc::new(Self { handler, database, letters, room: RwLock::new(()), in_hand: Mutex::default(), events, seconds })
     }
 
     /// `POST /events`.
@@ -158,7 +161,8 @@ impl Door {
         if !seen.is_empty() {
             self.count("repeated", seen.len());
             let mut streams: HashSet<String> = seen.iter().map(|event| event.subject.clone()).collect();
-            streams.extend(seen.iter().filter_map(|event| Some(known.get(&key(event))?.stream.clone())));
+            let changed = seen.iter().filter_map(|event| known.get(&key(event)));
+            streams.extend(changed.flat_map(|known| known.streams.split(' ').map(ToOwned::to_owned)));
             self.handler.seen(streams.into_iter().filter(|stream| !stream.is_empty()).collect()).await?;
         }
 
@@ -202,7 +206,7 @@ impl Door {
             let rows = bind(AssertSqlSafe(sql), piece.into_iter().flatten().map(Value::from));
             for row in rows.fetch_all(self.database.pool()).await? {
                 let done = row.try_get::<i64, _>(3)? == 1;
-                let found = Known { attempts: row.try_get(2)?, done, stream: row.try_get(4)? };
+                let found = Known { attempts: row.try_get(2)?, done, streams: row.try_get(4)? };
                 known.insert((row.try_get(0)?, row.try_get(1)?), found);
             }
         }
@@ -211,6 +215,9 @@ impl Door {
 
     /// Counts the attempt, handles, and clears up behind it.
     async fn attempt(&self, events: Vec<Incoming>) -> Result<(), Failure> {
+        let Some(_taken) = InHand::take(&self.in_hand, &events) else {
+            return Err(Failure::Retry("it is being handled right now".to_owned()));
+        };
         self.begin(&events).await?;
         // A handler that panics has crashed: the attempt stays counted, and the event comes again, alone.
         let outcomes = AssertUnwindSafe(self.handler.handle(&events)).catch_unwind().await;
@@ -266,6 +273,34 @@ impl Door {
             }
         }
         Ok(write.commit().await?)
+    }
+}
+
+/// Events that nobody else in this process may handle until this is dropped.
+struct InHand<'a> {
+    all: &'a Mutex<HashSet<(String, String)>>,
+    mine: Vec<(String, String)>,
+}
+
+impl<'a> InHand<'a> {
+    /// All of them, or none if one is taken.
+    fn take(all: &'a Mutex<HashSet<(String, String)>>, events: &[Incoming]) -> Option<Self> {
+        let mine: Vec<_> = events.iter().map(|event| (event.source.clone(), event.id.clone())).collect();
+        let mut taken = all.lock().unwrap_or_else(PoisonError::into_inner);
+        if mine.iter().any(|key| taken.contains(key)) {
+            return None;
+        }
+        taken.extend(mine.iter().cloned());
+        Some(Self { all, mine })
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        self.mine.iter().for_each(|key| {
+            taken.remove(key);
+        });
     }
 }
 

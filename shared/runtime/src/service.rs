@@ -54,7 +54,6 @@ impl Service {
     }
 
     /// The door alone, at `/events`: for a bridge in the same process.
-    #[must_use]
     pub fn door(&self) -> Router {
         self.door.clone()
     }
@@ -67,7 +66,6 @@ impl Service {
 }
 
 /// All of `services` behind one port; the door of one that stands alone is `/events`, of several `/{service}/events`.
-#[must_use]
 pub fn router(services: Vec<Service>) -> Router {
     let alone = services.len() == 1;
     let mut router = Router::new();

@@ -1,0 +1,177 @@
+//! `rainstorm storm`: customers, as many as a rainy evening has. Open loop: an order is sent when its time has come,
+//! whether or not earlier ones were answered, and its latency counts from that moment. So a slow system can't hide
+//! behind the customers it keeps waiting.
+
+mod arrivals;
+mod customers;
+mod display;
+mod summary;
+mod tracker;
+
+use std::{sync::Arc, time::Duration};
+
+use runtime::{Stop, settings::duration};
+use tokio::time::Instant;
+
+use arrivals::{Arrival, Weather};
+use customers::Customers;
+use display::Display;
+pub use summary::Summary;
+use tracker::Tracker;
+
+/// How orders come.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Curve {
+    /// Orders per second before and after the storm.
+    #[arg(long, default_value_t = 40.0, value_parser = rate)]
+    calm: f64,
+    /// Orders per second in the storm.
+    #[arg(long, default_value_t = 400.0, value_parser = rate)]
+    peak: f64,
+    /// How long it is calm, before the storm and again after it.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    calm_for: Duration,
+    /// How long the storm lasts.
+    #[arg(long, default_value = "15s", value_parser = duration)]
+    storm_for: Duration,
+    /// The share of customers who change their minds.
+    #[arg(long = "cancel", default_value_t = 0.03, value_parser = share)]
+    cancelling: f64,
+    /// The share of customers whose card is declined.
+    #[arg(long, default_value_t = 0.03, value_parser = share)]
+    bad_cards: f64,
+    /// Makes the same customers come at the same moments again.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Give up on unfinished orders when none has ended for so long.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    patience: Duration,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if rate > 0.0 && rate <= 100_000.0 { Ok(rate) } else { Err("must be above 0 and at most 100000".to_owned()) }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("must be between 0 and 1".to_owned()) }
+}
+
+impl Curve {
+    /// This curve against a deployment that answers everything at `url`.
+    #[must_use]
+    pub fn plan(&self, url: &str) -> StormPlan {
+        let weather = Weather {
+            calm: self.calm,
+            peak: self.peak,
+            calm_for: self.calm_for,
+            storm_for: self.storm_for,
+            cancelling: self.cancelling,
+            bad_cards: self.bad_cards,
+            seed: self.seed.unwrap_or_else(rand::random),
+        };
+        StormPlan { weather, url: url.to_owned(), query_url: url.to_owned(), patience: self.patience, quiet: false }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StormArgs {
+    /// Where orders are taken.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// Where the query service answers, if elsewhere.
+    #[arg(long, value_name = "URL")]
+    query_url: Option<String>,
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    curve: Curve,
+}
+
+/// A storm to come.
+#[derive(Debug, Clone)]
+pub struct StormPlan {
+    weather: Weather,
+    url: String,
+    query_url: String,
+    patience: Duration,
+    /// Show nothing while it goes on.
+    pub quiet: bool,
+}
+
+/// Why it didn't rain.
+#[derive(Debug, thiserror::Error)]
+pub enum StormError {
+    #[error("{url} does not answer; is the system running there? ({source})")]
+    NoAnswer { url: String, source: reqwest::Error },
+    #[error("no kitchen at {url} is open with something to eat; `rainstorm seed` opens some")]
+    NothingToEat { url: String },
+    #[error("not every order reached its end as it should; the summary says which")]
+    Unfinished,
+}
+
+/// `rainstorm storm`.
+pub async fn storm(args: StormArgs) -> Result<(), StormError> {
+    let mut plan = args.curve.plan(args.url.trim_end_matches('/'));
+    if let Some(url) = &args.query_url {
+        url.trim_end_matches('/').clone_into(&mut plan.query_url);
+    }
+    let summary = run(plan, Vec::new).await?;
+    if args.json { println!("{}", summary.to_json()) } else { println!("{summary}") }
+    if summary.succeeded() { Ok(()) } else { Err(StormError::Unfinished) }
+}
+
+/// Lets it rain as planned, and returns when every order has ended or patience has. `more` adds lines to the display.
+pub async fn run(plan: StormPlan, more: impl Fn() -> Vec<String> + Send + 'static) -> Result<Summary, StormError> {
+    let no_answer = |url: &str, source| StormError::NoAnswer { url: url.to_owned(), source };
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build();
+    let client = client.map_err(|source| no_answer(&plan.url, source))?;
+    let kitchens = customers::open_kitchens(&client, &plan.query_url)
+        .await
+        .map_err(|source| no_answer(&plan.query_url, source))?;
+    if kitchens.is_empty() {
+        return Err(StormError::NothingToEat { url: plan.query_url });
+    }
+    let arrivals: Vec<Arrival> = arrivals::schedule(&plan.weather, &kitchens);
+    let tracker = Arc::new(Tracker::default());
+    let customers = Arc::new(Customers::new(client.clone(), &plan.url, tracker.clone()));
+
+    let started = Instant::now();
+    let display = Display::start(arrivals.len(), tracker.clone(), more, plan.quiet);
+    let watching = tokio::spawn(tracker::watch(tracker.clone(), client, plan.query_url.clone(), plan.patience));
+    let mut sent = tokio::task::JoinSet::new();
+    for arrival in arrivals {
+        let due = started + arrival.at;
+        tokio::time::sleep_until(due).await;
+        sent.spawn(customers.clone().order(arrival, due));
+        while sent.try_join_next().is_some() {}
+    }
+    while sent.join_next().await.is_some() {}
+    tracker.all_sent();
+    // A watcher that panicked is a bug; what is unfinished then counts as unfinished.
+    let _ = watching.await;
+    display.finish();
+    Ok(Summary::of(&plan.weather, &tracker, started.elapsed()))
+}
+
+/// Waits until no order in the view is under way any more; whether that happened before progress stopped for long.
+pub async fn all_ended(url: &str, stop: &Stop) -> Result<bool, StormError> {
+    let no_answer = |source| StormError::NoAnswer { url: url.to_owned(), source };
+    let client = reqwest::Client::builder().no_proxy().build().map_err(no_answer)?;
+    let (mut under_way, mut since) = (usize::MAX, Instant::now());
+    while !stop.requested() {
+        let now = tracker::under_way(&client, url).await.map_err(no_answer)?;
+        if now == 0 {
+            return Ok(true);
+        }
+        if now != under_way {
+            (under_way, since) = (now, Instant::now());
+        } else if since.elapsed() > Duration::from_secs(60) {
+            return Ok(false);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(false)
+}

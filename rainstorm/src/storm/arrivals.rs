@@ -1,0 +1,136 @@
+//! When which customer comes: a pure function of the weather and its seed.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// The curve of a storm.
+#[derive(Debug, Clone)]
+pub struct Weather {
+    /// Orders per second outside the storm, and in it.
+    pub calm: f64,
+    pub peak: f64,
+    /// How long it is calm, before and after.
+    pub calm_for: Duration,
+    pub storm_for: Duration,
+    /// Shares of the customers, 0 to 1.
+    pub cancelling: f64,
+    pub bad_cards: f64,
+    pub seed: u64,
+}
+
+/// A kitchen that is open: its id, and the dishes it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenKitchen {
+    pub kitchen_id: String,
+    pub dishes: Vec<String>,
+}
+
+/// A customer who is going to come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrival {
+    /// After the storm's first moment.
+    pub at: Duration,
+    pub in_storm: bool,
+    /// Sent with the order, so that one that has to be sent again stays one order.
+    pub key: String,
+    pub customer_id: String,
+    pub kitchen_id: String,
+    /// Dishes and how many of each.
+    pub items: Vec<(String, u32)>,
+    pub bad_card: bool,
+    /// How long after the order was accepted the customer changes his mind.
+    pub cancels_after: Option<Duration>,
+}
+
+/// Everybody who comes, in order.
+#[must_use]
+pub fn schedule(weather: &Weather, kitchens: &[OpenKitchen]) -> Vec<Arrival> {
+    let mut dice = StdRng::seed_from_u64(weather.seed);
+    let phases = [
+        (weather.calm, weather.calm_for, false),
+        (weather.peak, weather.storm_for, true),
+        (weather.calm, weather.calm_for, false),
+    ];
+    let mut arrivals = Vec::new();
+    let mut begin = Duration::ZERO;
+    for (rate, length, in_storm) in phases {
+        let end = begin + length;
+        let mut at = begin;
+        loop {
+            // Independent customers: the pauses between them are exponential.
+            at += Duration::from_secs_f64(-(1.0 - dice.random::<f64>()).ln() / rate);
+            if at >= end {
+                break;
+            }
+            arrivals.push(arrival(&mut dice, at, in_storm, arrivals.len(), weather, kitchens));
+        }
+        begin = end;
+    }
+    arrivals
+}
+
+fn arrival(
+    dice: &mut StdRng,
+    at: Duration,
+    in_storm: bool,
+    number: usize,
+    weather: &Weather,
+    kitchens: &[OpenKitchen],
+) -> Arrival {
+    let kitchen = &kitchens[dice.random_range(0..kitchens.len())];
+    let mut items: Vec<(String, u32)> = Vec::new();
+    for _ in 0..dice.random_range(1..=3) {
+        let dish = &kitchen.dishes[dice.random_range(0..kitchen.dishes.len())];
+        if !items.iter().any(|(known, _)| known == dish) {
+            items.push((dish.clone(), dice.random_range(1..=2)));
+        }
+    }
+    let cancels = dice.random_bool(weather.cancelling);
+    let pause = Duration::from_millis(dice.random_range(0..300));
+    Arrival {
+        at,
+        in_storm,
+        key: format!("storm-{:016x}-{number}-{}", weather.seed, std::process::id()),
+        customer_id: format!("customer-{}", dice.random_range(1..=5000)),
+        kitchen_id: kitchen.kitchen_id.clone(),
+        items,
+        bad_card: dice.random_bool(weather.bad_cards),
+        cancels_after: cancels.then_some(pause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weather(seed: u64) -> Weather {
+        let (calm_for, storm_for) = (Duration::from_secs(10), Duration::from_secs(15));
+        Weather { calm: 40.0, peak: 400.0, calm_for, storm_for, cancelling: 0.03, bad_cards: 0.03, seed }
+    }
+
+    fn kitchens() -> Vec<OpenKitchen> {
+        let kitchen = |id: &str| OpenKitchen { kitchen_id: id.into(), dishes: vec!["soup".into(), "bread".into()] };
+        vec![kitchen("a"), kitchen("b")]
+    }
+
+    #[test]
+    fn the_same_seed_brings_the_same_customers_and_another_brings_others() {
+        assert_eq!(schedule(&weather(1), &kitchens()), schedule(&weather(1), &kitchens()));
+        assert_ne!(schedule(&weather(1), &kitchens()), schedule(&weather(2), &kitchens()));
+    }
+
+    #[test]
+    fn the_default_storm_brings_ten_times_as_many_and_more_than_five_thousand_in_all() {
+        for seed in 0..20 {
+            let arrivals = schedule(&weather(seed), &kitchens());
+            assert!(arrivals.len() > 5_000, "{}", arrivals.len());
+            assert!(arrivals.windows(2).all(|pair| pair[0].at <= pair[1].at));
+            let in_storm = arrivals.iter().filter(|arrival| arrival.in_storm).count();
+            assert!((5_400..6_600).contains(&in_storm), "{in_storm}");
+            let bad = arrivals.iter().filter(|arrival| arrival.bad_card).count();
+            assert!(bad > 0 && bad < arrivals.len() / 10);
+            assert!(arrivals.iter().all(|arrival| !arrival.items.is_empty()));
+        }
+    }
+}

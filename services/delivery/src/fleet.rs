@@ -1,0 +1,54 @@
+//! The drivers as rows, one each with its last state: a driver's stream grows for years, and nobody wants to read it
+//! from its beginning for every order. A row changes in the same transaction as its stream, and it names the version it
+//! was made of: whoever decides on a row that is out of date conflicts, and reads again.
+
+use event_sourcing::{Statement, Store, StoreError, Stream};
+use sqlx::{Row, any::AnyRow};
+
+use crate::domain::Driver;
+
+/// One driver; off shift, if nobody has heard of them.
+///
+/// # Errors
+/// If the database doesn't answer.
+pub async fn driver(store: &Store, driver_id: &str) -> Result<Stream<Driver>, StoreError> {
+    let row = sqlx::query("SELECT driver_id, version, state FROM drivers WHERE driver_id = $1")
+        .bind(driver_id.to_owned())
+        .fetch_optional(store.database().pool())
+        .await?;
+    let unknown = || Ok(Stream::resume(driver_id.to_owned(), 0, Driver::default()));
+    row.as_ref().map_or_else(unknown, |row| Ok(stream(row)?))
+}
+
+/// Free drivers, those with the least behind them first: so the work spreads over the fleet.
+///
+/// # Errors
+/// If the database doesn't answer.
+pub async fn free(store: &Store, limit: i64) -> Result<Vec<Stream<Driver>>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT driver_id, version, state FROM drivers WHERE free = 1 ORDER BY version, driver_id LIMIT $1",
+    )
+    .bind(limit)
+    .fetch_all(store.database().pool())
+    .await?;
+    Ok(rows.iter().map(stream).collect::<Result<_, _>>()?)
+}
+
+/// Keeps the row of a driver whose stream has changed.
+///
+/// # Errors
+/// If the state can't be written as JSON, which would be a bug.
+pub fn keep(driver: &Stream<Driver>) -> Result<Statement, serde_json::Error> {
+    let state = serde_json::to_string(&driver.state)?;
+    let free = i64::from(driver.state.is_free());
+    Ok(Statement::new(
+        "INSERT INTO drivers (driver_id, version, free, state) VALUES ($1, $2, $3, $4) ON CONFLICT (driver_id) \
+         DO UPDATE SET version = excluded.version, free = excluded.free, state = excluded.state",
+        [driver.id.clone().into(), driver.version.into(), free.into(), state.into()],
+    ))
+}
+
+fn stream(row: &AnyRow) -> Result<Stream<Driver>, sqlx::Error> {
+    let state = serde_json::from_str(row.try_get("state")?).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Stream::resume(row.try_get("driver_id")?, row.try_get("version")?, state))
+}
