@@ -67,7 +67,7 @@ pub struct Incoming {
     pub subject: String,
     /// Its version in the producer's stream, from 1; `None` if the event doesn't say.
     pub sequence: Option<i64>,
-    /// RFC 3339; empty if the event doesn't say.
+    /// RFC 3339 in UTC with microseconds, which sorts as text; empty if the event doesn't say.
     pub time: String,
     /// The order the event belongs to; the subject if the event doesn't say.
     pub correlation_id: String,
@@ -104,7 +104,7 @@ impl Incoming {
             source: event.source().to_string(),
             event_type: event.ty().to_owned(),
             sequence: text("sequence").and_then(|sequence| sequence.parse().ok()),
-            time: event.time().map(chrono_text).unwrap_or_default(),
+            time: event.time().map(|time| uniform(&time.to_rfc3339())).unwrap_or_default(),
             correlation_id: text("correlationid").unwrap_or_else(|| subject.clone()),
             causation_id: text("causationid").unwrap_or_default(),
             trace: TraceContext::read(text("traceparent").as_deref(), text("tracestate").as_deref()),
@@ -138,9 +138,9 @@ impl Incoming {
     }
 }
 
-/// RFC 3339 with a `Z`, whatever time zone the sender wrote.
-fn chrono_text(time: &(impl ToString + ?Sized)) -> String {
-    time.to_string().replace(" UTC", "Z").replacen(' ', "T", 1)
+/// RFC 3339 in UTC with six digits of a second, so that it sorts as text, however the sender wrote it.
+fn uniform(time: &str) -> String {
+    time.parse::<jiff::Timestamp>().map(|time| format!("{time:.6}")).unwrap_or_default()
 }
 
 /// `order.placed` and `v1` of `dev.rainstorm.order.placed.v1`; `None` if the type isn't one of this system.
