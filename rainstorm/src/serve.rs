@@ -65,7 +65,7 @@ pub struct BridgeArgs {
     #[arg(long, env = "TICK_EVERY", default_value = "2s", value_parser = runtime::settings::duration)]
     tick_every: std::time::Duration,
     /// Events that one request carries, at most. 1 is how KafkaSource does it.
-    #[arg(long, env = "BRIDGE_BATCH", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, env = "BRIDGE_BATCH", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1000))]
     batch: u16,
     #[command(flatten)]
     log: LogSettings,

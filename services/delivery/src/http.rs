@@ -83,7 +83,7 @@ async fn put_driver(
     let change = ChangeShift { driver_id: driver_id.clone(), on_shift, sequence: AtomicI64::default() };
     let cause = Cause::command(None, trace(&headers));
     let changed = people.writer.transact(&cause, HashMap::new(), &change).await;
-    people.match_and_publish(changed.map_err(|failure| Problem::unavailable(&failure))?).await;
+    people.match_and_publish(changed.map_err(|failure| Problem::unavailable(&failure))?.1).await;
     Ok(Json(Shift { driver_id, on_shift, sequence: change.sequence.into_inner() }))
 }
 
@@ -140,7 +140,7 @@ async fn deliver(
     let mut cause = Cause::command(None, trace(&headers));
     cause.correlation_id = Some(order_id.clone());
     let changed = people.writer.transact(&cause, HashMap::new(), Arrival(&order_id)).await;
-    people.match_and_publish(changed.map_err(|failure| Problem::unavailable(&failure))?).await;
+    people.match_and_publish(changed.map_err(|failure| Problem::unavailable(&failure))?.1).await;
     Ok(Json(Delivered { order_id, status: "delivered" }))
 }
 

@@ -79,7 +79,7 @@ impl Reactions for PaymentReactions {
                 self.writer.transact(&cause, Default::default(), AskAgain { provider: &self.provider, order_id }).await
             });
             for outcome in futures::future::join_all(asked).await {
-                changed.extend(outcome?);
+                changed.extend(outcome?.1);
             }
         }
         Ok(changed)

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use event_sourcing::{Database, StoreError, Value, Write, bind, insert, pieces, placeholders};
-use eventing::{Failure, Handler, Incoming, name_and_version};
+use eventing::{Failure, Handled, Handler, Incoming, name_and_version};
 use sqlx::{AssertSqlSafe, Row};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::views::{Applied, DriverView, Kind, KitchenView, OrderView, View};
 
@@ -17,6 +17,9 @@ const CONFLICTS: usize = 20;
 /// The views' keeper.
 pub struct Projection {
     database: Database,
+    /// One batch at a time in this process: an order's events come from several topics at once, and would otherwise
+    /// meet at its row. Other instances are met by the revision.
+    turn: Mutex<()>,
     changed: watch::Sender<u64>,
 }
 
@@ -30,13 +33,13 @@ struct Kept<V> {
 /// The rows of one kind that a batch touches, by key.
 type Rows<V> = BTreeMap<String, Kept<V>>;
 
-type Outcomes = Vec<Result<(), Failure>>;
+type Outcomes = Vec<Result<Handled, Failure>>;
 
 impl Projection {
     /// Keeps the views in `database`.
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database, changed: watch::Sender::new(0) }
+        Self { database, turn: Mutex::default(), changed: watch::Sender::new(0) }
     }
 
     /// Changes whenever views do.
@@ -57,6 +60,7 @@ impl Projection {
         let mut stuck = HashSet::new();
         let mut outcomes = Vec::new();
         let mut timeline = Vec::new();
+        let mut applied_now: Vec<[Value; 2]> = Vec::new();
         for event in events {
             if stuck.contains(&event.subject) {
                 outcomes.push(Err(Failure::Retry("an earlier event of its subject failed".to_owned())));
@@ -71,9 +75,10 @@ impl Projection {
             let outcome = match applied {
                 Applied::Changed => {
                     timeline.extend(step(event));
-                    Ok(())
+                    applied_now.push([event.source.clone().into(), event.id.clone().into()]);
+                    Ok(Handled::Effect)
                 }
-                Applied::Repeated => Ok(()),
+                Applied::Repeated => Ok(Handled::Nothing),
                 Applied::TooEarly { expected } => {
                     Err(Failure::Retry(format!("event {:?} came before event {expected} of its stream", event.sequence)))
                 }
@@ -91,9 +96,15 @@ impl Projection {
         if !written {
             return Ok(None);
         }
-        timeline.sort_by(|a: &[Value; 8], b| format!("{a:?}").cmp(&format!("{b:?}")));
+        timeline.sort();
         let columns = "timeline (order_id, source, subject, sequence, id, type, time, causation_id)";
         insert(&mut write.tx, columns, timeline, "ON CONFLICT DO NOTHING").await?;
+        // The views remember by their sequences what they were told; the inbox has only counted the attempt.
+        applied_now.sort();
+        for piece in pieces(applied_now) {
+            let sql = format!("DELETE FROM inbox WHERE (source, id) IN (VALUES {})", placeholders(piece.len(), 2));
+            bind(AssertSqlSafe(sql), piece.into_iter().flatten()).execute(&mut *write.tx).await?;
+        }
         write.commit().await?;
         self.changed.send_modify(|changes| *changes += 1);
         Ok(Some(outcomes))
@@ -194,6 +205,7 @@ impl Handler for Projection {
 
     async fn handle(&self, events: &[Incoming]) -> Outcomes {
         let mut failure = Failure::Retry("other instances keep changing the same views".to_owned());
+        let _turn = self.turn.lock().await;
         for _ in 0..CONFLICTS {
             match self.apply(events).await {
                 Ok(Some(outcomes)) => return outcomes,

@@ -16,9 +16,10 @@ use sqlx::{
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// Connections that one process keeps to one database, at most.
-const CONNECTIONS: u32 = 6;
+const CONNECTIONS: u32 = 5;
+const RELAXED_CONNECTIONS: u32 = 3;
 /// Rows that one INSERT carries. Few sizes mean few statements to prepare.
-const ROWS_AT_ONCE: [usize; 4] = [64, 16, 4, 1];
+const ROWS_AT_ONCE: [usize; 5] = [128, 32, 8, 2, 1];
 
 /// Why the store did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,7 @@ impl StoreError {
 }
 
 /// A parameter of a [`Statement`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     Text(String),
     Int(i64),
@@ -145,6 +146,8 @@ pub async fn insert<const N: usize>(
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: AnyPool,
+    /// Connections whose commits don't wait for the disk: see [`Database::write_soon`].
+    relaxed: AnyPool,
     /// SQLite has one writer; whoever waits for it here waits in line instead of polling. PostgreSQL needs none.
     file: Option<Arc<FileLocks>>,
 }
@@ -190,24 +193,9 @@ impl Database {
             None if url.starts_with("postgres://") || url.starts_with("postgresql://") => (None, url.to_owned()),
             None => return Err(StoreError::Url("must begin with postgres:// or sqlite:".into())),
         };
-        let is_file = file.is_some();
-        let pool = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(Duration::from_secs(5))
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    // FULL: a commit is on the disk before it is answered, like PostgreSQL's.
-                    let session = if is_file {
-                        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000"
-                    } else {
-                        "SET idle_in_transaction_session_timeout = '15s'; SET statement_timeout = '15s'"
-                    };
-                    connection.execute(session).await.map(|_| ())
-                })
-            })
-            .connect(&full_url)
-            .await?;
-        let database = Self { pool, file };
+        let pool = connections(file.is_some(), true, CONNECTIONS).connect(&full_url).await?;
+        let relaxed = connections(file.is_some(), false, RELAXED_CONNECTIONS).connect_lazy(&full_url)?;
+        let database = Self { pool, relaxed, file };
         database.migrate(url, migrations).await?;
         Ok(database)
     }
@@ -238,12 +226,25 @@ impl Database {
     /// # Errors
     /// If the database doesn't answer.
     pub async fn write(&self) -> Result<Write, sqlx::Error> {
+        self.begin(&self.pool).await
+    }
+
+    /// Begins a transaction whose commit is seen by everybody and survives the end of this process, but not at once a
+    /// power failure: for notes that may be lost with no harm, such as what is published or being tried.
+    ///
+    /// # Errors
+    /// If the database doesn't answer.
+    pub async fn write_soon(&self) -> Result<Write, sqlx::Error> {
+        self.begin(&self.relaxed).await
+    }
+
+    async fn begin(&self, pool: &AnyPool) -> Result<Write, sqlx::Error> {
         match &self.file {
             Some(file) => {
                 let turn = file.writer.clone().lock_owned().await;
-                Ok(Write { tx: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: Some(turn) })
+                Ok(Write { tx: pool.begin_with("BEGIN IMMEDIATE").await?, _turn: Some(turn) })
             }
-            None => Ok(Write { tx: self.pool.begin().await?, _turn: None }),
+            None => Ok(Write { tx: pool.begin().await?, _turn: None }),
         }
     }
 
@@ -256,7 +257,7 @@ impl Database {
         if let Some(file) = &self.file {
             return Ok(PublishingLock { tx: None, _turn: Some(file.publisher.clone().lock_owned().await) });
         }
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.relaxed.begin().await?;
         sqlx::query(
             "SELECT pg_advisory_xact_lock(key)::text FROM (SELECT DISTINCT hashtextextended(value, 1) AS key \
              FROM json_array_elements_text($1::json) ORDER BY 1) AS keys",
@@ -278,6 +279,7 @@ impl Database {
     /// Closes every connection, after what is under way.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.relaxed.close().await;
     }
 }
 
@@ -285,6 +287,27 @@ impl Database {
 pub struct PublishingLock {
     pub(crate) tx: Option<Transaction<'static, Any>>,
     _turn: Option<OwnedMutexGuard<()>>,
+}
+
+fn connections(is_file: bool, durable: bool, most: u32) -> AnyPoolOptions {
+    AnyPoolOptions::new()
+        .max_connections(most)
+        .acquire_timeout(Duration::from_secs(5))
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                let session = match (is_file, durable) {
+                    // FULL: a commit is on the disk before it is answered, like PostgreSQL's.
+                    (true, true) => "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000",
+                    (true, false) => "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 10000",
+                    (false, true) => "SET idle_in_transaction_session_timeout = '15s'; SET statement_timeout = '15s'",
+                    (false, false) => {
+                        "SET idle_in_transaction_session_timeout = '15s'; SET statement_timeout = '15s'; \
+                         SET synchronous_commit = off"
+                    }
+                };
+                connection.execute(session).await.map(|_| ())
+            })
+        })
 }
 
 fn file_locks(path: &str) -> Result<Arc<FileLocks>, StoreError> {

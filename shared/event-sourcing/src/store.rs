@@ -228,7 +228,7 @@ impl Store {
                 tx.commit().await?;
             }
             None => {
-                let mut write = self.database.write().await?;
+                let mut write = self.database.write_soon().await?;
                 mark_published(&mut write.tx, keys).await?;
                 write.commit().await?;
             }

@@ -42,7 +42,7 @@ pub struct BridgeSettings {
 
 impl Default for BridgeSettings {
     fn default() -> Self {
-        Self { batch: 100, tick: Duration::from_secs(2), bounds: Bounds::default() }
+        Self { batch: 128, tick: Duration::from_secs(2), bounds: Bounds::default() }
     }
 }
 

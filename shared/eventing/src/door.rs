@@ -30,7 +30,7 @@ use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::RwLock;
 
 use crate::{
-    Failure, Handler, Incoming, NOT_A_CLOUD_EVENT, TICK, complete,
+    Failure, Handled, Handler, Incoming, NOT_A_CLOUD_EVENT, TICK, complete,
     dead_letters::{DeadLetter, DeadLetters},
     name_and_version,
 };
@@ -226,10 +226,11 @@ impl Door {
             return Err(Failure::Retry("the handler crashed".to_owned()));
         };
         let mut first_failure = Ok(());
-        let (mut over, mut passing, mut letters) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut handled, mut idle, mut passing, mut letters) = (0, Vec::new(), Vec::new(), Vec::new());
         for (event, outcome) in events.into_iter().zip(outcomes) {
             match outcome {
-                Ok(()) => over.push(event),
+                Ok(Handled::Effect) => handled += 1,
+                Ok(Handled::Nothing) => idle.push(event),
                 Err(Failure::Never(reason)) => {
                     letters.push(DeadLetter { event: event.original, reason, attempts: 1, parked: false });
                 }
@@ -239,10 +240,10 @@ impl Door {
                 }
             }
         }
-        self.count("handled", over.len());
+        self.count("handled", handled + idle.len());
         self.count("retried", passing.len());
         self.count("dead_lettered", letters.len());
-        self.end(&over, &passing).await?;
+        self.end(&idle, &passing).await?;
         self.letters.take(letters).await?;
         first_failure
     }
@@ -252,16 +253,19 @@ impl Door {
         keys.sort();
         let rows = keys.into_iter().map(|(source, id)| [source.into(), id.into(), 1.into(), 0.into(), "".into()]);
         let again = "ON CONFLICT (source, id) DO UPDATE SET attempts = inbox.attempts + 1";
-        let mut write = self.database.write().await?;
+        let mut write = self.database.write_soon().await?;
         insert(&mut write.tx, "inbox (source, id, attempts, done, stream_id)", rows.collect(), again).await?;
         Ok(write.commit().await?)
     }
 
     /// An event without effect leaves nothing behind; one that may pass was no attempt.
-    async fn end(&self, over: &[Incoming], passing: &[Incoming]) -> Result<(), Failure> {
-        let mut write = self.database.write().await?;
+    async fn end(&self, idle: &[Incoming], passing: &[Incoming]) -> Result<(), Failure> {
+        if idle.is_empty() && passing.is_empty() {
+            return Ok(());
+        }
+        let mut write = self.database.write_soon().await?;
         for (events, what) in [
-            (over, "DELETE FROM inbox WHERE done = 0 AND"),
+            (idle, "DELETE FROM inbox WHERE done = 0 AND"),
             (passing, "UPDATE inbox SET attempts = attempts - 1 WHERE done = 0 AND"),
         ] {
             let mut keys: Vec<_> = events.iter().map(|event| [event.source.clone(), event.id.clone()]).collect();

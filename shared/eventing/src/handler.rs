@@ -36,6 +36,15 @@ impl<R: std::error::Error> From<event_sourcing::ExecuteError<R>> for Failure {
     }
 }
 
+/// What handling an event has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    /// Its effects are durable and published, and the inbox was brought up to date with them.
+    Effect,
+    /// It had no effect: the inbox is to forget it.
+    Nothing,
+}
+
 /// A service, as its door sees it.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
@@ -45,7 +54,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Handles events that were not handled before, in order for each subject. One outcome each, in the same order;
     /// where one fails, later ones of its subject must not be tried.
-    async fn handle(&self, events: &[Incoming]) -> Vec<Result<(), Failure>>;
+    async fn handle(&self, events: &[Incoming]) -> Vec<Result<Handled, Failure>>;
 
     /// These events' effects are stored; what of them isn't published yet is to be published now. `streams` are those
     /// that the events changed.

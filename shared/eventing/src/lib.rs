@@ -16,7 +16,7 @@ pub use event::{
     to_record,
 };
 pub use door::Door;
-pub use handler::{Failure, Handler};
+pub use handler::{Failure, Handled, Handler};
 pub use outbox::Outbox;
 pub use platform::{Identity, LogSettings, Platform, StartError, listen_and_serve, run};
 pub use reactor::{AsyncReact, Reactions, Reactor, Writer};

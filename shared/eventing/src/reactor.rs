@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use event_sourcing::{Cause, Recorded, Store, StoreError, Unit, Work};
 use futures::future::join_all;
 
-use crate::{Failure, Handler, Incoming, Outbox, log::EventLog};
+use crate::{Failure, Handled, Handler, Incoming, Outbox, log::EventLog};
 
 /// How often an event is decided again because somebody else was faster, before it is delivered again instead.
 const CONFLICTS: usize = 20;
@@ -52,7 +52,7 @@ impl Writer {
     }
 
     /// Does one piece of work: `react` decides on what is stored, again and again until nobody else was faster.
-    /// Returns the streams that were changed; they are not published yet.
+    /// Returns whether it had an effect, and the streams that were changed; they are not published yet.
     ///
     /// # Errors
     /// What `react` says, or the store's trouble.
@@ -61,20 +61,20 @@ impl Writer {
         cause: &Cause,
         mut prefetched: HashMap<String, Vec<Recorded>>,
         react: impl AsyncReact,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<(Handled, Vec<String>), Failure> {
         for _ in 0..CONFLICTS {
             let mut work = Work::new(&self.store, cause.clone(), &prefetched);
             react.react(&mut work).await?;
             let unit = work.finish();
             if unit.is_empty() {
-                return Ok(Vec::new());
+                return Ok((Handled::Nothing, Vec::new()));
             }
             let streams = streams(&unit);
             match self.store.commit(unit).await {
-                Ok(()) => return Ok(streams),
+                Ok(()) => return Ok((Handled::Effect, streams)),
                 // The same event, handled by somebody else at the same moment.
                 Err(StoreError::Conflict) if cause.remembered && self.store.begun_by(cause).await?.is_some() => {
-                    return Ok(streams);
+                    return Ok((Handled::Effect, streams));
                 }
                 Err(StoreError::Conflict) => prefetched.clear(),
                 Err(error) => return Err(error.into()),
@@ -123,7 +123,7 @@ impl<R: Reactions> Reactor<R> {
         &self,
         events: Vec<(usize, &Incoming)>,
         history: Vec<Recorded>,
-    ) -> Vec<(usize, Result<Vec<String>, Failure>)> {
+    ) -> Vec<(usize, Result<(Handled, Vec<String>), Failure>)> {
         let mut prefetched = HashMap::from([(events[0].1.subject.clone(), history)]);
         let mut outcomes = Vec::new();
         let mut failed = false;
@@ -147,7 +147,7 @@ impl<R: Reactions> Handler for Reactor<R> {
         self.reactions.understands(name)
     }
 
-    async fn handle(&self, events: &[Incoming]) -> Vec<Result<(), Failure>> {
+    async fn handle(&self, events: &[Incoming]) -> Vec<Result<Handled, Failure>> {
         let mut subjects: BTreeMap<&str, Vec<(usize, &Incoming)>> = BTreeMap::new();
         for (place, event) in events.iter().enumerate() {
             subjects.entry(&event.subject).or_default().push((place, event));
@@ -164,14 +164,15 @@ impl<R: Reactions> Handler for Reactor<R> {
         let mut outcomes: Vec<_> = join_all(handled).await.into_iter().flatten().collect();
         outcomes.sort_by_key(|(place, _)| *place);
 
-        let changed = outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).flatten();
+        let changed = outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).flat_map(|(_, streams)| streams);
         let mut changed: BTreeSet<String> = changed.cloned().collect();
         let settled = self.reactions.settle().await;
         changed.extend(settled.iter().flatten().cloned());
         // Only now may anybody hear that it is done.
         let published = self.writer.outbox.publish(changed.into_iter().collect()).await;
         let done = settled.map(|_| ()).and(published);
-        outcomes.into_iter().map(|(_, outcome)| outcome.and_then(|_| done.clone())).collect()
+        let answer = |outcome: Result<(Handled, _), _>| outcome.and_then(|(handled, _)| done.clone().map(|()| handled));
+        outcomes.into_iter().map(|(_, outcome)| answer(outcome)).collect()
     }
 
     async fn seen(&self, streams: Vec<String>) -> Result<(), Failure> {
