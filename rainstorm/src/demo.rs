@@ -36,6 +36,10 @@ pub const DATA: &str = ".rainstorm";
 /// Partitions of the demo's topics.
 const PARTITIONS: i32 = 12;
 
+/// Each service has one file and so one writer: more workers than this would only wait for each other.
+const BOUNDS: Bounds =
+    Bounds { most: 4, target: 64, rest: Duration::from_secs(1), beat: Duration::from_millis(20) };
+
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// The port for everything, on this machine only. 0: any free port.
@@ -189,7 +193,7 @@ impl City {
         let sinks = doors.into_iter().map(|(name, doors)| (name.to_owned(), in_turn(doors))).collect();
         let sources = services::sources(None)?;
         let bridge_settings =
-            BridgeSettings { tick: args.tick_every, bounds: Bounds::default(), ..BridgeSettings::default() };
+            BridgeSettings { tick: args.tick_every, bounds: BOUNDS, ..BridgeSettings::default() };
         let bridge = Bridge::start(log.clone(), &sources, &sinks, &bridge_settings, stop).await?;
 
         let address = (Ipv4Addr::LOCALHOST, args.port);

@@ -11,6 +11,8 @@ use tokio::sync::{Mutex, watch};
 
 use crate::views::{Applied, DriverView, Kind, KitchenView, OrderView, View};
 
+/// Orders that are kept in memory, at most.
+const RECENT: usize = 5_000;
 /// How often a batch is folded again because another instance was faster.
 const CONFLICTS: usize = 20;
 
@@ -18,8 +20,9 @@ const CONFLICTS: usize = 20;
 pub struct Projection {
     database: Database,
     /// One batch at a time in this process: an order's events come from several topics at once, and would otherwise
-    /// meet at its row. Other instances are met by the revision.
-    turn: Mutex<()>,
+    /// meet at its row. Whoever has the turn has the orders that were folded last, so that they needn't be read again;
+    /// if another instance has changed one meanwhile, its revision says so.
+    turn: Mutex<Rows<OrderView>>,
     changed: watch::Sender<u64>,
 }
 
@@ -28,6 +31,13 @@ struct Kept<V> {
     view: V,
     revision: i64,
     changed: bool,
+}
+
+impl<V> Kept<V> {
+    /// As it stands in the database now.
+    fn written(self) -> Self {
+        Self { revision: self.revision + i64::from(self.changed), changed: false, ..self }
+    }
 }
 
 /// The rows of one kind that a batch touches, by key.
@@ -48,12 +58,15 @@ impl Projection {
         self.changed.subscribe()
     }
 
-    async fn apply(&self, events: &[Incoming]) -> Result<Option<Outcomes>, StoreError> {
+    async fn apply(&self, recent: &mut Rows<OrderView>, events: &[Incoming]) -> Result<Option<Outcomes>, StoreError> {
         let keys = |kind| {
             let ours = events.iter().filter(move |event| kind_of(event) == Some(kind));
             ours.map(|event| event.subject.clone()).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>()
         };
-        let mut orders: Rows<OrderView> = self.read("orders", "order_id", keys(Kind::Order)).await?;
+        let (known, unknown) = keys(Kind::Order).into_iter().partition(|order_id| recent.contains_key(order_id));
+        let mut orders: Rows<OrderView> = self.read("orders", "order_id", unknown).await?;
+        let known: Vec<String> = known;
+        orders.extend(known.into_iter().filter_map(|order_id| recent.remove_entry(&order_id)));
         let mut kitchens: Rows<KitchenView> = self.read("kitchens", "kitchen_id", keys(Kind::Kitchen)).await?;
         let mut drivers: Rows<DriverView> = self.read("drivers", "driver_id", keys(Kind::Driver)).await?;
 
@@ -90,7 +103,7 @@ impl Projection {
             outcomes.push(outcome);
         }
         let mut write = self.database.write().await?;
-        let written = write_orders(&mut write, orders).await?
+        let written = write_orders(&mut write, &orders).await?
             && write_rows(&mut write, "kitchens", "kitchen_id", kitchens).await?
             && write_rows(&mut write, "drivers", "driver_id", drivers).await?;
         if !written {
@@ -106,6 +119,11 @@ impl Projection {
             bind(AssertSqlSafe(sql), piece.into_iter().flatten()).execute(&mut *write.tx).await?;
         }
         write.commit().await?;
+        recent.extend(orders.into_iter().map(|(order_id, kept)| (order_id, kept.written())));
+        while recent.len() > RECENT {
+            // Ids are in the order of time: the first is the oldest.
+            recent.pop_first();
+        }
         self.changed.send_modify(|changes| *changes += 1);
         Ok(Some(outcomes))
     }
@@ -163,17 +181,17 @@ fn json(view: &impl View) -> Result<Value, StoreError> {
 }
 
 /// Writes the changed rows; false if another instance has changed one of them meanwhile.
-async fn write_orders(write: &mut Write, rows: Rows<OrderView>) -> Result<bool, StoreError> {
-    let changed = rows.into_iter().filter(|(_, kept)| kept.changed).map(|(order_id, kept)| {
+async fn write_orders(write: &mut Write, rows: &Rows<OrderView>) -> Result<bool, StoreError> {
+    let changed = rows.iter().filter(|(_, kept)| kept.changed).map(|(order_id, kept)| {
         let Kept { view, revision, .. } = kept;
         Ok([
-            order_id.into(),
+            order_id.as_str().into(),
             (revision + 1).into(),
             i64::from(view.placed_at.is_some()).into(),
             view.customer_id.as_str().into(),
             view.kitchen_id.as_str().into(),
             view.status.as_str().into(),
-            json(&view)?,
+            json(view)?,
         ])
     });
     let changed: Vec<[Value; 7]> = changed.collect::<Result<_, StoreError>>()?;
@@ -205,9 +223,9 @@ impl Handler for Projection {
 
     async fn handle(&self, events: &[Incoming]) -> Outcomes {
         let mut failure = Failure::Retry("other instances keep changing the same views".to_owned());
-        let _turn = self.turn.lock().await;
+        let mut recent = self.turn.lock().await;
         for _ in 0..CONFLICTS {
-            match self.apply(events).await {
+            match self.apply(&mut recent, events).await {
                 Ok(Some(outcomes)) => return outcomes,
                 // A row has changed, or two transactions waited for each other: fold again.
                 Ok(None) | Err(StoreError::Conflict) => {}
