@@ -21,8 +21,8 @@ fn no_service_depends_on_another() {
 
 #[test]
 fn shared_code_has_mechanisms_only() {
-    // Words of the domain; "order" itself is too common a word in English to be looked for.
-    let nouns = ["kitchen", "driver", "ticket", "payment", "refund", "delivery_", "menu", "cook"];
+    // Words of the domain; "order" itself is too common a word in English to be looked for, and a database has drivers.
+    let nouns = ["kitchen", "ticket", "payment", "refund", "delivery_", "menu", "cook"];
     let mut files = vec![workspace().join("shared")];
     let mut looked_at = 0;
     while let Some(path) = files.pop() {

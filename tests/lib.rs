@@ -3,6 +3,7 @@
 //! The same scenarios run in every way Rainstorm does ([`Way`]): embedded in one process always; as five processes and
 //! a bridge on Kafka and PostgreSQL where `KAFKA_BROKERS` and `POSTGRES_URL` (a superuser's) are given.
 
+pub mod contract;
 mod world;
 
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! What stands on the topics, read by somebody who knows nothing of this project: a plain Kafka client, and another
 //! language's CloudEvents SDK (`RAINSTORM_PYTHON` names a Python that has `tests/foreign/requirements.txt`).
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    io::Write,collections::HashMap, path::Path, time::Duration};
 
 use end_to_end::{Way, World};
 use rdkafka::{
@@ -102,7 +103,7 @@ async fn another_languages_sdk_parses_every_event() {
     }
     let Ok(python) = std::env::var("RAINSTORM_PYTHON") else {
         assert!(std::env::var("RAINSTORM_REQUIRE_SERVERS").is_err(), "RAINSTORM_PYTHON is missing");
-        eprintln!("SKIPPED: RAINSTORM_PYTHON names no Python with tests/foreign/requirements.txt");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: RAINSTORM_PYTHON names no Python with tests/foreign/requirements.txt");
         return;
     };
     let _world = world_with_a_past(way).await;

@@ -1,6 +1,7 @@
 //! Starts the processes of a Rainstorm, speaks to them, and ends them.
 
 use std::{
+    io::Write,
     collections::HashMap,
     path::{Path, PathBuf},
     process::Stdio,
@@ -50,7 +51,7 @@ impl Way {
         let possible = given || matches!(self, Self::Embedded(_));
         assert!(possible || std::env::var("RAINSTORM_REQUIRE_SERVERS").is_err(), "KAFKA_BROKERS or POSTGRES_URL is missing");
         if !possible {
-            eprintln!("SKIPPED: {self:?} needs KAFKA_BROKERS and POSTGRES_URL (tests/servers/with brings both)");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {self:?} needs KAFKA_BROKERS and POSTGRES_URL (tests/servers/with brings both)");
         }
         possible
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
 
 use std::{
+    io::Write,
     collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
@@ -274,7 +275,7 @@ struct Delivery {
 async fn databases() -> Vec<String> {
     let Ok(server) = std::env::var("POSTGRES_URL") else {
         assert!(std::env::var("RAINSTORM_REQUIRE_SERVERS").is_err(), "POSTGRES_URL is not set");
-        eprintln!("SKIPPED on PostgreSQL: POSTGRES_URL is not set");
+        let _ = writeln!(std::io::stderr(), "SKIPPED on PostgreSQL: POSTGRES_URL is not set");
         return vec![String::new()];
     };
     let name = format!("d{}", uuid::Uuid::now_v7().simple());

@@ -19,7 +19,8 @@ pub mod reactions;
 /// Who the order service is to the others.
 pub const SERVICE: Identity = Identity { name: "order", source: "/orders", topic: "orders" };
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+/// The tables of its own, for `Database::open`.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// What can be set: nothing yet.
 #[derive(Debug, Clone, clap::Args)]

@@ -19,7 +19,8 @@ use provider::{Patient, simulated::SimulatedProvider};
 /// Who the payment service is to the others.
 pub const SERVICE: Identity = Identity { name: "payment", source: "/payments", topic: "payments" };
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+/// The tables of its own, for `Database::open`.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// What can be set.
 #[derive(Debug, Clone, clap::Args)]

@@ -2,6 +2,7 @@
 //! where `POSTGRES_URL` says so.
 
 use std::{
+    io::Write,
     collections::HashMap,
     sync::{
         Arc,
@@ -113,7 +114,7 @@ struct Setup {
 async fn database(name: &str) -> Option<String> {
     let Ok(url) = std::env::var("POSTGRES_URL") else {
         assert!(std::env::var("RAINSTORM_REQUIRE_SERVERS").is_err(), "POSTGRES_URL is not set");
-        eprintln!("skipped on PostgreSQL: POSTGRES_URL is not set");
+        let _ = writeln!(std::io::stderr(), "skipped on PostgreSQL: POSTGRES_URL is not set");
         return None;
     };
     let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
