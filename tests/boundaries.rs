@@ -11,9 +11,12 @@ fn workspace() -> &'static Path {
 #[test]
 fn no_service_depends_on_another() {
     for service in SERVICES {
-        let manifest = fs::read_to_string(workspace().join("services").join(service).join("Cargo.toml")).expect("a manifest");
+        let manifest =
+            fs::read_to_string(workspace().join("services").join(service).join("Cargo.toml")).expect("a manifest");
         for other in SERVICES {
-            let depends = manifest.lines().any(|line| line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} =")));
+            let depends = manifest
+                .lines()
+                .any(|line| line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} =")));
             assert!(!depends, "{service} depends on {other}");
         }
     }

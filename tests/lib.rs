@@ -69,8 +69,7 @@ impl World {
 
     /// Begins or ends a driver's shift.
     pub async fn shift(&self, driver: &str, on_shift: bool) {
-        let (status, said) =
-            self.put("delivery", &format!("/drivers/{driver}"), &json!({"on_shift": on_shift})).await;
+        let (status, said) = self.put("delivery", &format!("/drivers/{driver}"), &json!({"on_shift": on_shift})).await;
         assert_eq!(status, 200, "{said}");
     }
 

@@ -31,12 +31,13 @@ async fn an_order_is_placed_paid_cooked_delivered_and_completed(way: Way) {
     let order = world.place("luigis", "tok_ok").await;
 
     let view = world.order_in(&order, "completed").await;
-    let view = world.order_when(&order, "show its driver free again", |view| {
-        story(view).contains(&"delivery.driver_released".to_owned())
-    })
-    .await
-    .as_object()
-    .map_or(view, |seen| Value::Object(seen.clone()));
+    let view = world
+        .order_when(&order, "show its driver free again", |view| {
+            story(view).contains(&"delivery.driver_released".to_owned())
+        })
+        .await
+        .as_object()
+        .map_or(view, |seen| Value::Object(seen.clone()));
 
     let mut told = story(&view);
     told.sort();

@@ -161,7 +161,10 @@ async fn an_order_that_finds_no_driver_in_time_is_refunded(world: World) {
     world.open_kitchen("luigis").await;
     let order = world.place("luigis", "tok_ok").await;
     let view = world.order_when(&order, "be refunded", |view| money(view) == (950, 950)).await;
-    assert_eq!((view["status"].as_str(), view["cancellation"]["reason"].as_str()), (Some("cancelled"), Some("no_driver")));
+    assert_eq!(
+        (view["status"].as_str(), view["cancellation"]["reason"].as_str()),
+        (Some("cancelled"), Some("no_driver"))
+    );
 }
 
 async fn a_shift_may_end_during_the_ride_and_the_ride_is_finished(world: World) {

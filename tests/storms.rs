@@ -5,8 +5,20 @@ use end_to_end::{Way, World, until};
 use serde_json::Value;
 
 const STORM: [&str; 14] = [
-    "--json", "--calm", "20", "--peak", "120", "--calm-for", "2s", "--storm-for", "4s", "--cancel", "0.05",
-    "--bad-cards", "0.05", "--seed",
+    "--json",
+    "--calm",
+    "20",
+    "--peak",
+    "120",
+    "--calm-for",
+    "2s",
+    "--storm-for",
+    "4s",
+    "--cancel",
+    "0.05",
+    "--bad-cards",
+    "0.05",
+    "--seed",
 ];
 
 async fn every_order_of_a_storm_ends_as_it_should(way: Way) {
@@ -89,7 +101,8 @@ async fn a_demo_killed_in_mid_storm_and_started_again_brings_every_order_to_its_
     demo.kill().await;
     assert!(under_way["orders"].as_array().is_some_and(|orders| !orders.is_empty()), "nothing was under way");
 
-    let (status, said) = demo.rainstorm_on_its_data(&["demo", "--no-storm", "--no-seed", "--exit", "--port", "0"]).await;
+    let (status, said) =
+        demo.rainstorm_on_its_data(&["demo", "--no-storm", "--no-seed", "--exit", "--port", "0"]).await;
     assert_eq!(status, Some(0), "{said}");
 
     demo.serve_again().await;

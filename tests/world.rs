@@ -1,8 +1,8 @@
 //! Starts the processes of a Rainstorm, speaks to them, and ends them.
 
 use std::{
-    io::Write,
     collections::HashMap,
+    io::Write,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
@@ -49,9 +49,15 @@ impl Way {
     pub fn is_possible(self) -> bool {
         let given = ["KAFKA_BROKERS", "POSTGRES_URL"].iter().all(|name| std::env::var(name).is_ok());
         let possible = given || matches!(self, Self::Embedded(_));
-        assert!(possible || std::env::var("RAINSTORM_REQUIRE_SERVERS").is_err(), "KAFKA_BROKERS or POSTGRES_URL is missing");
+        assert!(
+            possible || std::env::var("RAINSTORM_REQUIRE_SERVERS").is_err(),
+            "KAFKA_BROKERS or POSTGRES_URL is missing"
+        );
         if !possible {
-            let _ = writeln!(std::io::stderr(), "SKIPPED: {self:?} needs KAFKA_BROKERS and POSTGRES_URL (tests/servers/with brings both)");
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: {self:?} needs KAFKA_BROKERS and POSTGRES_URL (tests/servers/with brings both)"
+            );
         }
         possible
     }
@@ -176,8 +182,7 @@ impl World {
         let mut sinks = Vec::new();
         for service in SERVICES {
             let url = self.database_url(service);
-            let process =
-                self.spawn(&format!("{service}-service"), [], &[("PORT", "0"), ("DATABASE_URL", &url)]).await;
+            let process = self.spawn(&format!("{service}-service"), [], &[("PORT", "0"), ("DATABASE_URL", &url)]).await;
             let url = format!("http://127.0.0.1:{}", process.port);
             sinks.push(format!("{service}={url}/events"));
             self.urls.entry(service.to_owned()).or_default().push(url);

@@ -37,8 +37,7 @@ pub const DATA: &str = ".rainstorm";
 const PARTITIONS: i32 = 12;
 
 /// Each service has one file and so one writer: more workers than this would only wait for each other.
-const BOUNDS: Bounds =
-    Bounds { most: 4, target: 64, rest: Duration::from_secs(1), beat: Duration::from_millis(20) };
+const BOUNDS: Bounds = Bounds { most: 4, target: 64, rest: Duration::from_secs(1), beat: Duration::from_millis(20) };
 
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
@@ -192,12 +191,12 @@ impl City {
         }
         let sinks = doors.into_iter().map(|(name, doors)| (name.to_owned(), in_turn(doors))).collect();
         let sources = services::sources(None)?;
-        let bridge_settings =
-            BridgeSettings { tick: args.tick_every, bounds: BOUNDS, ..BridgeSettings::default() };
+        let bridge_settings = BridgeSettings { tick: args.tick_every, bounds: BOUNDS, ..BridgeSettings::default() };
         let bridge = Bridge::start(log.clone(), &sources, &sinks, &bridge_settings, stop).await?;
 
         let address = (Ipv4Addr::LOCALHOST, args.port);
-        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { port: args.port, source })?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| StartError::Listen { port: args.port, source })?;
         let port = listener.local_addr().map_err(StartError::Serve)?.port();
         eprintln!("listening on port {port}");
         let server = tokio::spawn(serve(listener, one_after_the_other(routers), stop.clone()));
@@ -247,7 +246,13 @@ impl City {
 /// What each service's workers are doing, a line for the display.
 fn pulse_lines(pulses: &[Arc<Pulse>]) -> Vec<String> {
     let one = |pulse: &Arc<Pulse>| {
-        format!("{:<9} lag {:>6}   workers {:>2}   handled {:>8}", pulse.service, pulse.waiting(), pulse.awake(), pulse.delivered_so_far())
+        format!(
+            "{:<9} lag {:>6}   workers {:>2}   handled {:>8}",
+            pulse.service,
+            pulse.waiting(),
+            pulse.awake(),
+            pulse.delivered_so_far()
+        )
     };
     pulses.iter().map(one).collect()
 }

@@ -45,7 +45,12 @@ pub async fn lag(args: LagArgs) -> Result<(), StartError> {
             let place = &one.partition;
             println!(
                 "{:<10} {:<12} {:>9} {:>10} {:>10} {:>8}",
-                subscription.service, place.topic, place.number, one.committed, one.end, one.records()
+                subscription.service,
+                place.topic,
+                place.number,
+                one.committed,
+                one.end,
+                one.records()
             );
         }
         let total: i64 = lag.iter().map(Lag::records).sum();

@@ -55,7 +55,11 @@ pub async fn order(args: OrderArgs) -> Result<(), OrderError> {
         let offset = step.time.duration_since(begin).as_secs_f64() * 1000.0;
         let name = step.event_type.trim_start_matches("dev.rainstorm.").trim_end_matches(".v1").to_owned();
         let latency = step.latency_ms.map(|latency| format!("{latency:.1} ms")).unwrap_or_default();
-        println!("{offset:>9.1} ms  {:<12} {:>3}  {name:<32} {latency}", step.source.trim_start_matches('/'), step.sequence);
+        println!(
+            "{offset:>9.1} ms  {:<12} {:>3}  {name:<32} {latency}",
+            step.source.trim_start_matches('/'),
+            step.sequence
+        );
     }
     Ok(())
 }

@@ -10,28 +10,56 @@ pub const FLEET: usize = 300;
 type Kitchen = (&'static str, &'static str, &'static [(&'static str, &'static str, i64)]);
 
 const KITCHENS: [Kitchen; 6] = [
-    ("luigis", "Luigi's", &[
-        ("margherita", "Pizza Margherita", 950), ("diavola", "Pizza Diavola", 1190),
-        ("quattro-formaggi", "Pizza Quattro Formaggi", 1250), ("tiramisu", "Tiramisù", 590),
-    ]),
-    ("golden-wok", "Golden Wok", &[
-        ("spring-rolls", "Spring rolls", 490), ("mapo-tofu", "Mapo tofu", 1090),
-        ("kung-pao", "Kung pao chicken", 1290), ("fried-rice", "Egg fried rice", 790),
-    ]),
-    ("taqueria-sol", "Taquería Sol", &[
-        ("al-pastor", "Tacos al pastor", 990), ("quesadilla", "Quesadilla", 850),
-        ("guacamole", "Guacamole and chips", 650), ("horchata", "Horchata", 390),
-    ]),
-    ("bombay-corner", "Bombay Corner", &[
-        ("butter-chicken", "Butter chicken", 1350), ("dal-tadka", "Dal tadka", 990),
-        ("garlic-naan", "Garlic naan", 350), ("mango-lassi", "Mango lassi", 420),
-    ]),
-    ("sushi-kaito", "Sushi Kaito", &[
-        ("salmon-set", "Salmon set", 1690), ("maki-mix", "Maki mix", 1290), ("miso-soup", "Miso soup", 390),
-    ]),
-    ("green-bowl", "Green Bowl", &[
-        ("falafel-bowl", "Falafel bowl", 1090), ("poke-bowl", "Poké bowl", 1390), ("lemonade", "Mint lemonade", 380),
-    ]),
+    (
+        "luigis",
+        "Luigi's",
+        &[
+            ("margherita", "Pizza Margherita", 950),
+            ("diavola", "Pizza Diavola", 1190),
+            ("quattro-formaggi", "Pizza Quattro Formaggi", 1250),
+            ("tiramisu", "Tiramisù", 590),
+        ],
+    ),
+    (
+        "golden-wok",
+        "Golden Wok",
+        &[
+            ("spring-rolls", "Spring rolls", 490),
+            ("mapo-tofu", "Mapo tofu", 1090),
+            ("kung-pao", "Kung pao chicken", 1290),
+            ("fried-rice", "Egg fried rice", 790),
+        ],
+    ),
+    (
+        "taqueria-sol",
+        "Taquería Sol",
+        &[
+            ("al-pastor", "Tacos al pastor", 990),
+            ("quesadilla", "Quesadilla", 850),
+            ("guacamole", "Guacamole and chips", 650),
+            ("horchata", "Horchata", 390),
+        ],
+    ),
+    (
+        "bombay-corner",
+        "Bombay Corner",
+        &[
+            ("butter-chicken", "Butter chicken", 1350),
+            ("dal-tadka", "Dal tadka", 990),
+            ("garlic-naan", "Garlic naan", 350),
+            ("mango-lassi", "Mango lassi", 420),
+        ],
+    ),
+    (
+        "sushi-kaito",
+        "Sushi Kaito",
+        &[("salmon-set", "Salmon set", 1690), ("maki-mix", "Maki mix", 1290), ("miso-soup", "Miso soup", 390)],
+    ),
+    (
+        "green-bowl",
+        "Green Bowl",
+        &[("falafel-bowl", "Falafel bowl", 1090), ("poke-bowl", "Poké bowl", 1390), ("lemonade", "Mint lemonade", 380)],
+    ),
 ];
 
 #[derive(Debug, clap::Args)]
@@ -80,8 +108,8 @@ pub async fn open_town(kitchen_url: &str, delivery_url: &str, drivers: usize) ->
         let body = json!({"name": name, "open": true, "currency": "EUR", "menu": menu});
         (format!("{kitchen_url}/kitchens/{id}"), body)
     });
-    let drivers = (1..=drivers)
-        .map(|number| (format!("{delivery_url}/drivers/driver-{number:04}"), json!({"on_shift": true})));
+    let drivers =
+        (1..=drivers).map(|number| (format!("{delivery_url}/drivers/driver-{number:04}"), json!({"on_shift": true})));
     let puts = kitchens.chain(drivers).map(|(url, body)| put(&client, url, body));
     stream::iter(puts).buffer_unordered(16).try_collect::<Vec<()>>().await.map(|_| ())
 }

@@ -93,8 +93,7 @@ pub async fn bridge(args: BridgeArgs) -> Result<(), StartError> {
         return Err(StartError::Setting(explain));
     }
     let log = Arc::new(args.log.kafka()?);
-    let settings =
-        BridgeSettings { batch: args.batch.into(), tick: args.tick_every, bounds: Bounds::default() };
+    let settings = BridgeSettings { batch: args.batch.into(), tick: args.tick_every, bounds: Bounds::default() };
     let bridge = loop {
         match Bridge::start(log.clone(), &sources, &sinks, &settings, &stop).await {
             Ok(bridge) => break bridge,

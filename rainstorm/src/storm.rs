@@ -119,7 +119,11 @@ pub async fn storm(args: StormArgs) -> Result<(), StormError> {
         url.trim_end_matches('/').clone_into(&mut plan.query_url);
     }
     let summary = run(plan, Vec::new).await?;
-    if args.json { println!("{}", summary.to_json()) } else { println!("{summary}") }
+    if args.json {
+        println!("{}", summary.to_json())
+    } else {
+        println!("{summary}")
+    }
     if summary.succeeded() { Ok(()) } else { Err(StormError::Unfinished) }
 }
 

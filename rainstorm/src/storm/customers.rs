@@ -70,11 +70,8 @@ impl Customers {
     }
 
     async fn place(&self, arrival: &Arrival) -> Result<String, String> {
-        let items: Vec<_> = arrival
-            .items
-            .iter()
-            .map(|(item_id, quantity)| json!({"item_id": item_id, "quantity": quantity}))
-            .collect();
+        let items: Vec<_> =
+            arrival.items.iter().map(|(item_id, quantity)| json!({"item_id": item_id, "quantity": quantity})).collect();
         let body = json!({
             "customer_id": arrival.customer_id,
             "kitchen_id": arrival.kitchen_id,

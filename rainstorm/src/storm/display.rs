@@ -53,7 +53,10 @@ async fn show(
     let mut lines: Vec<ProgressBar> = Vec::new();
     let (mut before, mut beat) = (0, 0);
     let mut interval = tokio::time::interval(REDRAW);
-    while !quiet {
+    if quiet {
+        return;
+    }
+    loop {
         interval.tick().await;
         beat += 1;
         let (accepted, text) = {
@@ -62,7 +65,9 @@ async fn show(
             let ended = counts.completed + counts.cancelled;
             let text = format!(
                 "in flight {:>5}  ended {ended:>6}  placing p50 {:.1} ms p99 {:.1} ms",
-                counts.in_flight(), of(0.5), of(0.99)
+                counts.in_flight(),
+                of(0.5),
+                of(0.99)
             );
             (counts.accepted, text)
         };
@@ -74,7 +79,9 @@ async fn show(
             for (place, line) in more().into_iter().enumerate() {
                 if lines.len() <= place {
                     let new = bars.add(ProgressBar::no_length());
-                    new.set_style(ProgressStyle::with_template("  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    new.set_style(
+                        ProgressStyle::with_template("  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+                    );
                     lines.push(new);
                 }
                 lines[place].set_message(line);

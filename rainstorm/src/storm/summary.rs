@@ -103,7 +103,10 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { accepted, completed, cancelled, unfinished, failed, .. } = self;
         writeln!(f, "The storm is over after {} s (seed {}).", self.duration_s, self.seed)?;
-        writeln!(f, "  orders     {accepted} accepted: {completed} completed, {cancelled} cancelled, {unfinished} unfinished")?;
+        writeln!(
+            f,
+            "  orders     {accepted} accepted: {completed} completed, {cancelled} cancelled, {unfinished} unfinished"
+        )?;
         writeln!(
             f,
             "             {failed} not accepted, {} sent again, {} asked to cancel, {} wrongly cancelled",

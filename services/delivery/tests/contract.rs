@@ -63,4 +63,3 @@ fn delivery_reads_the_kitchens_events() {
     let heard = reads_exactly::<Heard>("kitchen", "dev.rainstorm.kitchen.order_packed.v1", &[]);
     assert_eq!(heard, Heard::OrderPacked {});
 }
-

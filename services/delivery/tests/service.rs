@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
 
 use std::{
-    io::Write,
     collections::{BTreeMap, HashSet},
+    io::Write,
     sync::Arc,
     time::Duration,
 };

@@ -66,4 +66,3 @@ fn the_kitchen_reads_the_payment_services_events() {
     assert_eq!(heard, Heard::PaymentConfirmed {});
     assert_eq!(reads_exactly::<Heard>("payment", "dev.rainstorm.payment.declined.v1", &[]), Heard::PaymentDeclined {});
 }
-

@@ -131,10 +131,12 @@ async fn place_order(
         }
         Err(HandleError::Rejected(rejection)) => Err(Problem::conflict(rejection.to_string())),
         // Somebody sent the same key at the same moment and was faster.
-        Err(HandleError::Store(conflict @ StoreError::Conflict)) => match placed_before(&writer, &cause, &request).await? {
-            Some(answer) => Ok(answer),
-            None => Err(Problem::unavailable(&conflict)),
-        },
+        Err(HandleError::Store(conflict @ StoreError::Conflict)) => {
+            match placed_before(&writer, &cause, &request).await? {
+                Some(answer) => Ok(answer),
+                None => Err(Problem::unavailable(&conflict)),
+            }
+        }
         Err(HandleError::Store(error)) => Err(Problem::unavailable(&error)),
     }
 }
@@ -185,7 +187,9 @@ async fn placed_before(writer: &Writer, cause: &Cause, request: &OrderRequest) -
     let first = writer.store.first(&order_id).await.map_err(unavailable)?;
     let placed = first.map(|event| decode::<OrderEvent>(&event.event_type, &event.data)).transpose();
     match placed.map_err(|error| unavailable(error.into()))? {
-        Some(OrderEvent::Placed(order)) if request.is_what_was_placed(&order) => Ok(Some(accepted(order_id, order.total))),
+        Some(OrderEvent::Placed(order)) if request.is_what_was_placed(&order) => {
+            Ok(Some(accepted(order_id, order.total)))
+        }
         _ => {
             let reason = "this key was used for another order; a new order needs a new key";
             Err(Problem::invalid(vec![FieldError::new("Idempotency-Key", reason)]))

@@ -1,6 +1,8 @@
 //! The contract with whoever listens to orders: what is written is what `contract/` says, and what is read is what the
 //! others' `contract/` folders say they write.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
 use end_to_end::contract::{encoded, is_kept_by, reads_exactly};
 use order::{
     domain::{Address, CancellationReason, Line, Money, OrderEvent, PlacedOrder},
@@ -27,7 +29,8 @@ fn written() -> Vec<(String, Value)> {
         CancellationReason::SoldOut,
         CancellationReason::NoDriver,
     ];
-    let mut events = vec![Placed(placed), CancellationRequested {}, CancellationRefused { reason: "packed".into() }, Completed {}];
+    let mut events =
+        vec![Placed(placed), CancellationRequested {}, CancellationRefused { reason: "packed".into() }, Completed {}];
     events.extend(reasons.map(|reason| Cancelled { reason }));
     let complete = |event: &OrderEvent| match event {
         Placed(_) | CancellationRequested {} | CancellationRefused { .. } | Cancelled { .. } | Completed {} => (),

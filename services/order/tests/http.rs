@@ -1,5 +1,7 @@
 //! What people can ask the order service, through its real router, on a real database.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
 use axum::{Router, body::Body, http::Request};
 use event_sourcing::Database;
 use eventing::{Platform, log::EmbeddedLog};

@@ -1,6 +1,8 @@
 //! The contract with whoever listens to payments: what is written is what `contract/` says, and what is read is what
 //! the order service's `contract/` folder says it writes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
 use end_to_end::contract::{encoded, is_kept_by, reads_exactly};
 use payment::{
     domain::{Money, PaymentEvent},
@@ -22,7 +24,12 @@ fn written() -> Vec<(String, Value)> {
         RefundOwed { amount: amount(), charge_key: key(), refund_key: key(), charge_taken: true },
     ];
     let complete = |event: &PaymentEvent| match event {
-        Confirmed { .. } | Declined { .. } | Refunded { .. } | Voided { .. } | ChargeOwed { .. } | RefundOwed { .. } => (),
+        Confirmed { .. }
+        | Declined { .. }
+        | Refunded { .. }
+        | Voided { .. }
+        | ChargeOwed { .. }
+        | RefundOwed { .. } => (),
     };
     events.iter().for_each(complete);
     events.iter().map(encoded).collect()

@@ -222,7 +222,10 @@ async fn list_orders(
     }
     if let Some(status) = filter.status {
         let known: Status = serde_json::from_value(status.into()).map_err(|_| {
-            bad_parameter("status", "must be placed, paid, cooking, packed, out_for_delivery, delivered, completed or cancelled")
+            bad_parameter(
+                "status",
+                "must be placed, paid, cooking, packed, out_for_delivery, delivered, completed or cancelled",
+            )
         })?;
         and("status =", known.as_str().into());
     }
@@ -231,8 +234,7 @@ async fn list_orders(
         and("order_id <", last.to_string().into());
     }
     and("1 = 1 ORDER BY order_id DESC LIMIT", limit.into());
-    let rows: Vec<(String, OrderView)> =
-        views.rows(sql, values).await.map_err(|error| Problem::unavailable(&error))?;
+    let rows: Vec<(String, OrderView)> = views.rows(sql, values).await.map_err(|error| Problem::unavailable(&error))?;
     let full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
     let cursor = rows.last().filter(|_| full).map(|(order_id, _)| order_id.clone());
     let orders = rows.into_iter().map(|(order_id, view)| summary(order_id, &view)).collect();
@@ -243,7 +245,8 @@ async fn list_orders(
 #[utoipa::path(get, path = "/kitchens", responses((status = 200, body = Vec<KitchenDetails>), (status = 503, body = Problem)))]
 async fn list_kitchens(State(views): State<Views>) -> Result<Json<Vec<KitchenDetails>>, Problem> {
     let sql = "SELECT kitchen_id, view FROM kitchens ORDER BY kitchen_id".to_owned();
-    let rows: Vec<(String, KitchenView)> = views.rows(sql, vec![]).await.map_err(|error| Problem::unavailable(&error))?;
+    let rows: Vec<(String, KitchenView)> =
+        views.rows(sql, vec![]).await.map_err(|error| Problem::unavailable(&error))?;
     let kitchen = |(kitchen_id, view): (String, KitchenView)| {
         let KitchenView { name, open, currency, menu, .. } = view;
         KitchenDetails { kitchen_id, name, open, currency, menu }
@@ -269,8 +272,11 @@ async fn get_board(State(views): State<Views>, PathParams(id): PathParams<String
         .rows(sql.to_owned(), vec![id.as_str().into(), LIMIT.into()])
         .await
         .map_err(|error| Problem::unavailable(&error))?;
-    let ticket = |(order_id, view): (String, OrderView)| {
-        Ticket { order_id, status: view.status, since: view.since, items: view.items }
+    let ticket = |(order_id, view): (String, OrderView)| Ticket {
+        order_id,
+        status: view.status,
+        since: view.since,
+        items: view.items,
     };
     let tickets = orders.into_iter().map(ticket).collect();
     Ok(Json(Board { kitchen_id, name: kitchen.name, open: kitchen.open, tickets }))
@@ -280,9 +286,12 @@ async fn get_board(State(views): State<Views>, PathParams(id): PathParams<String
 #[utoipa::path(get, path = "/drivers", responses((status = 200, body = Vec<DriverDetails>), (status = 503, body = Problem)))]
 async fn list_drivers(State(views): State<Views>) -> Result<Json<Vec<DriverDetails>>, Problem> {
     let sql = "SELECT driver_id, view FROM drivers ORDER BY driver_id".to_owned();
-    let rows: Vec<(String, DriverView)> = views.rows(sql, vec![]).await.map_err(|error| Problem::unavailable(&error))?;
-    let driver = |(driver_id, view): (String, DriverView)| {
-        DriverDetails { driver_id, on_shift: view.on_shift, order_id: view.order_id }
+    let rows: Vec<(String, DriverView)> =
+        views.rows(sql, vec![]).await.map_err(|error| Problem::unavailable(&error))?;
+    let driver = |(driver_id, view): (String, DriverView)| DriverDetails {
+        driver_id,
+        on_shift: view.on_shift,
+        order_id: view.order_id,
     };
     Ok(Json(rows.into_iter().map(driver).collect()))
 }
@@ -318,7 +327,11 @@ fn details(order_id: String, view: OrderView, sequence: i64, timeline: Vec<Step>
 
 impl Views {
     /// Rows of a key and its view.
-    async fn rows<V: DeserializeOwned>(&self, sql: String, values: Vec<Value>) -> Result<Vec<(String, V)>, sqlx::Error> {
+    async fn rows<V: DeserializeOwned>(
+        &self,
+        sql: String,
+        values: Vec<Value>,
+    ) -> Result<Vec<(String, V)>, sqlx::Error> {
         let rows = bind(AssertSqlSafe(sql), values).fetch_all(self.database.pool()).await?;
         let read = rows.iter().map(|row| {
             let view = serde_json::from_str(row.try_get(1)?).map_err(|error| sqlx::Error::Decode(error.into()))?;

@@ -92,9 +92,10 @@ impl Projection {
                     Ok(Handled::Effect)
                 }
                 Applied::Repeated => Ok(Handled::Nothing),
-                Applied::TooEarly { expected } => {
-                    Err(Failure::Retry(format!("event {:?} came before event {expected} of its stream", event.sequence)))
-                }
+                Applied::TooEarly { expected } => Err(Failure::Retry(format!(
+                    "event {:?} came before event {expected} of its stream",
+                    event.sequence
+                ))),
                 Applied::Unreadable(reason) => Err(Failure::Never(reason)),
             };
             if outcome.is_err() {

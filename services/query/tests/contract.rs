@@ -1,5 +1,7 @@
 //! The contract with all producers: the views read what their `contract/` folders say they write, and know every type.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
 use std::path::Path;
 
 use end_to_end::contract::reads_exactly;
@@ -12,8 +14,16 @@ fn full(name: &str) -> String {
 #[test]
 fn the_views_read_every_producers_events() {
     let placed = [
-        "customer_id", "kitchen_id", "items", "items[0].item_id", "items[0].name", "items[0].quantity",
-        "items[0].unit_price", "total", "total.amount", "total.currency",
+        "customer_id",
+        "kitchen_id",
+        "items",
+        "items[0].item_id",
+        "items[0].name",
+        "items[0].quantity",
+        "items[0].unit_price",
+        "total",
+        "total.amount",
+        "total.currency",
     ];
     reads_exactly::<OfOrder>("order", &full("order.placed"), &placed);
     reads_exactly::<OfOrder>("order", &full("order.cancellation_requested"), &[]);
@@ -27,7 +37,8 @@ fn the_views_read_every_producers_events() {
     reads_exactly::<OfOrder>("kitchen", &full("kitchen.order_packed"), &[]);
     reads_exactly::<OfOrder>("delivery", &full("delivery.out_for_delivery"), &[]);
     reads_exactly::<OfOrder>("delivery", &full("delivery.delivered"), &[]);
-    let menu = ["name", "open", "currency", "menu", "menu[0].item_id", "menu[0].name", "menu[0].price", "menu[0].available"];
+    let menu =
+        ["name", "open", "currency", "menu", "menu[0].item_id", "menu[0].name", "menu[0].price", "menu[0].available"];
     reads_exactly::<OfKitchen>("kitchen", &full("kitchen.menu_published"), &menu);
     reads_exactly::<OfDriver>("delivery", &full("delivery.driver_on_shift"), &[]);
     reads_exactly::<OfDriver>("delivery", &full("delivery.driver_off_shift"), &[]);

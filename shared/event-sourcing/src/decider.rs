@@ -39,7 +39,9 @@ pub trait Decider: Default + Clone + Send + Sync + 'static {
 /// An implementation is an enum that serde tags from outside, `#[serde(tag = "type", content = "data")]`, with each
 /// variant renamed to its full CloudEvents type (`dev.rainstorm.order.placed.v1`). **These names are what is stored.**
 /// Every variant has braces, if empty ones, so that `data` is always a JSON object.
-pub trait DomainEvent: Serialize + DeserializeOwned + Clone + PartialEq + std::fmt::Debug + Send + Sync + 'static {
+pub trait DomainEvent:
+    Serialize + DeserializeOwned + Clone + PartialEq + std::fmt::Debug + Send + Sync + 'static
+{
     /// Rewrites a stored event of an older version, `(type, data)`, into the version this enum knows.
     /// The upcaster stands here, beside the type that changed.
     #[must_use]

@@ -10,8 +10,9 @@ use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow, migrate::Migrator}
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Database, Decider, Statement, StoreError, Value, decode,
+    Database, Decider, Statement, StoreError, Value,
     database::{PublishingLock, bind, insert, pieces, placeholders},
+    decode,
     work::{Cause, Stream},
 };
 
@@ -190,11 +191,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database doesn't answer.
-    pub async fn unpublished(
-        &self,
-        stream_ids: Option<Vec<String>>,
-        limit: i64,
-    ) -> Result<Vec<Recorded>, StoreError> {
+    pub async fn unpublished(&self, stream_ids: Option<Vec<String>>, limit: i64) -> Result<Vec<Recorded>, StoreError> {
         let mut events = Vec::new();
         let select = format!("SELECT {COLUMNS} FROM events WHERE published = 0");
         match stream_ids {
@@ -296,11 +293,13 @@ async fn try_group(database: &Database, units: &[Unit]) -> Result<Vec<bool>, Sto
     let mut done: Vec<_> = fitting().filter_map(|unit| unit.done.clone()).collect();
     done.sort();
     let expected = done.len() as u64;
-    let rows = done.into_iter().map(|(source, id, stream)| {
-        [source.into(), id.into(), Value::Int(0), Value::Int(1), stream.into()]
-    });
-    let first_time = "ON CONFLICT (source, id) DO UPDATE SET done = 1, stream_id = excluded.stream_id WHERE inbox.done = 0";
-    let noted = insert(&mut write.tx, "inbox (source, id, attempts, done, stream_id)", rows.collect(), first_time).await;
+    let rows = done
+        .into_iter()
+        .map(|(source, id, stream)| [source.into(), id.into(), Value::Int(0), Value::Int(1), stream.into()]);
+    let first_time =
+        "ON CONFLICT (source, id) DO UPDATE SET done = 1, stream_id = excluded.stream_id WHERE inbox.done = 0";
+    let noted =
+        insert(&mut write.tx, "inbox (source, id, attempts, done, stream_id)", rows.collect(), first_time).await;
     if noted.map_err(StoreError::from_write)? != expected {
         return Err(StoreError::Conflict);
     }

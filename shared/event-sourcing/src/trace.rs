@@ -32,8 +32,12 @@ impl TraceContext {
         let parts: Vec<_> = traceparent.unwrap_or_default().split('-').collect();
         match parts[..] {
             [version, trace_id, span_id, flags, ..]
-                if hex(version, 2) && version != "ff" && (version != "00" || parts.len() == 4)
-                    && hex(trace_id, 32) && hex(span_id, 16) && hex(flags, 2) =>
+                if hex(version, 2)
+                    && version != "ff"
+                    && (version != "00" || parts.len() == 4)
+                    && hex(trace_id, 32)
+                    && hex(span_id, 16)
+                    && hex(flags, 2) =>
             {
                 Self {
                     trace_id: trace_id.to_owned(),
@@ -85,7 +89,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_begins_a_trace_of_its_own() {
-        for unreadable in ["", "garbage", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
+        for unreadable in [
+            "",
+            "garbage",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
             let fresh = TraceContext::read(Some(unreadable), Some("a=1"));
             assert_eq!(fresh.state, "", "{unreadable}");
             assert_eq!(TraceContext::read(Some(&fresh.traceparent()), None), fresh);

@@ -6,10 +6,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{
-    Decider, MalformedEvent, Recorded, Statement, Store, StoreError, TraceContext, Unit, encode,
-    store::fold,
-};
+use crate::{Decider, MalformedEvent, Recorded, Statement, Store, StoreError, TraceContext, Unit, encode, store::fold};
 
 /// Why something happens: the event or the command behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -111,7 +111,8 @@ async fn tick(service: String, sink: Arc<dyn Sink>, every: Duration, stop: Stop)
             .build();
         let Ok(event) = event else { continue };
         // A tick that nobody hears is followed by the next.
-        if let Err(Knock::Again(reason) | Knock::Refused(_, reason)) = send(&*sink, std::slice::from_ref(&event)).await {
+        if let Err(Knock::Again(reason) | Knock::Refused(_, reason)) = send(&*sink, std::slice::from_ref(&event)).await
+        {
             tracing::debug!(service, reason, "the tick was not heard");
         }
     }
@@ -152,7 +153,9 @@ fn request(events: &[Event]) -> Result<(Headers, Vec<u8>), String> {
         // A header can't carry every text; the JSON of structured mode can.
         return Ok((content_type("application/cloudevents+json"), serde_json::to_vec(one).map_err(json)?));
     }
-    let header = |(name, value): (String, Vec<u8>)| (name.replacen("ce_", "ce-", 1), String::from_utf8_lossy(&value).into_owned());
+    let header = |(name, value): (String, Vec<u8>)| {
+        (name.replacen("ce_", "ce-", 1), String::from_utf8_lossy(&value).into_owned())
+    };
     Ok((record.headers.into_iter().map(header).collect(), record.value.unwrap_or_default()))
 }
 

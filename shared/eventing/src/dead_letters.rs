@@ -113,7 +113,8 @@ impl DeadLetters {
         }
         let mut records = Vec::new();
         for row in &rows {
-            let event: Event = serde_json::from_str(row.try_get("event")?).map_err(|e| Failure::Never(e.to_string()))?;
+            let event: Event =
+                serde_json::from_str(row.try_get("event")?).map_err(|e| Failure::Never(e.to_string()))?;
             let parked: String = row.try_get("parked_behind")?;
             let attempts: i64 = row.try_get("attempts")?;
             let state = if parked.is_empty() { "failed" } else { "parked" };
@@ -142,13 +143,7 @@ pub fn topic(service: &str) -> String {
 ///
 /// # Errors
 /// If the event can't be written as a record.
-pub fn letter(
-    mut event: Event,
-    service: &str,
-    state: &str,
-    reason: String,
-    attempts: i64,
-) -> Result<Record, Failure> {
+pub fn letter(mut event: Event, service: &str, state: &str, reason: String, attempts: i64) -> Result<Record, Failure> {
     event.set_extension("deadletterservice", service.to_owned());
     event.set_extension("deadletterstate", state.to_owned());
     event.set_extension("deadletterreason", reason);

@@ -145,7 +145,10 @@ impl Door {
             }
             Some(_) => match Incoming::read(event) {
                 Ok(incoming) => Sorted::Ours(Box::new(incoming)),
-                Err((event, reason)) => Sorted::Never(Box::new(event), reason),
+                Err(never) => {
+                    let (event, reason) = *never;
+                    Sorted::Never(Box::new(event), reason)
+                }
             },
         }
     }

@@ -85,10 +85,10 @@ impl Incoming {
     ///
     /// # Errors
     /// Why nobody could handle this event: it names no stream, or its data is no JSON text.
-    pub fn read(event: Event) -> std::result::Result<Self, (Event, String)> {
+    pub fn read(event: Event) -> std::result::Result<Self, Box<(Event, String)>> {
         let text = |name: &str| event.extension(name).map(ToString::to_string);
         let Some(subject) = event.subject().filter(|subject| !subject.is_empty()).map(ToOwned::to_owned) else {
-            return Err((event, "the event has no subject, so it belongs to no stream".to_owned()));
+            return Err(Box::new((event, "the event has no subject, so it belongs to no stream".to_owned())));
         };
         let data = match event.data() {
             None => "{}".to_owned(),
@@ -96,7 +96,7 @@ impl Incoming {
             Some(Data::String(text)) => text.clone(),
             Some(Data::Binary(bytes)) => match String::from_utf8(bytes.clone()) {
                 Ok(text) => text,
-                Err(_) => return Err((event, "the event's data is not UTF-8".to_owned())),
+                Err(_) => return Err(Box::new((event, "the event's data is not UTF-8".to_owned()))),
             },
         };
         Ok(Self {

@@ -11,11 +11,11 @@ mod platform;
 mod reactor;
 pub mod sources;
 
+pub use door::Door;
 pub use event::{
     EventError, Incoming, NOT_A_CLOUD_EVENT, TICK, TYPE_PREFIX, complete, from_record, name_and_version, published,
     to_record,
 };
-pub use door::Door;
 pub use handler::{Failure, Handled, Handler};
 pub use outbox::Outbox;
 pub use platform::{Identity, LogSettings, Platform, StartError, listen_and_serve, run};

@@ -224,8 +224,7 @@ pub async fn listen_and_serve(
     services: Vec<Service>,
     stop: Stop,
 ) -> Result<(), StartError> {
-    let listener =
-        TcpListener::bind((address, port)).await.map_err(|source| StartError::Listen { port, source })?;
+    let listener = TcpListener::bind((address, port)).await.map_err(|source| StartError::Listen { port, source })?;
     eprintln!("listening on port {}", listener.local_addr()?.port());
     Ok(serve(listener, runtime::service::router(services), stop).await?)
 }

@@ -158,9 +158,9 @@ impl<R: Reactions> Handler for Reactor<R> {
             Ok(history) => history,
             Err(error) => return all(&error.into()),
         };
-        let handled = subjects.into_iter().map(|(subject, events)| {
-            self.one_subject(events, history.remove(subject).unwrap_or_default())
-        });
+        let handled = subjects
+            .into_iter()
+            .map(|(subject, events)| self.one_subject(events, history.remove(subject).unwrap_or_default()));
         let mut outcomes: Vec<_> = join_all(handled).await.into_iter().flatten().collect();
         outcomes.sort_by_key(|(place, _)| *place);
 

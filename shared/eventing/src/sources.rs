@@ -34,8 +34,12 @@ pub enum SourcesError {
 #[derive(Deserialize)]
 #[serde(tag = "kind")]
 enum Manifest {
-    KafkaSource { spec: KafkaSourceSpec },
-    PingSource { spec: PingSourceSpec },
+    KafkaSource {
+        spec: KafkaSourceSpec,
+    },
+    PingSource {
+        spec: PingSourceSpec,
+    },
     #[serde(other)]
     Other,
 }
@@ -71,10 +75,8 @@ impl Sources {
     /// If one can't be read, naming it.
     pub fn read(folder: &Path) -> Result<Self, SourcesError> {
         let mut files = Vec::new();
-        collect(folder, &mut files).map_err(|error| SourcesError::File {
-            file: folder.display().to_string(),
-            reason: error.to_string(),
-        })?;
+        collect(folder, &mut files)
+            .map_err(|error| SourcesError::File { file: folder.display().to_string(), reason: error.to_string() })?;
         files.sort();
         let read = files.iter().map(|file| {
             let text = std::fs::read_to_string(file);

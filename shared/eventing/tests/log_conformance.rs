@@ -1,7 +1,8 @@
 //! What every event log must do, asked of each: the embedded one always, Kafka where `KAFKA_BROKERS` says so.
 
-use std::{
-    io::Write,collections::HashMap, sync::Arc, time::Duration};
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
+use std::{collections::HashMap, io::Write, sync::Arc, time::Duration};
 
 use eventing::log::{Batch, EmbeddedLog, EventLog, KafkaLog, Lag, Member, Partition, Record};
 use tokio::time::timeout;

@@ -1,9 +1,11 @@
 //! The promises of the plumbing, kept for a service that knows nothing but counting: on SQLite always, on PostgreSQL
 //! where `POSTGRES_URL` says so.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
 use std::{
-    io::Write,
     collections::HashMap,
+    io::Write,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -177,10 +179,15 @@ impl Setup {
 
     /// `(subject, state)` of every dead letter.
     async fn letters(&self) -> Vec<(String, String)> {
-        let mut letters: Vec<_> = self.on_topic("counter.dead-letters").await.iter().map(|letter| {
-            let state = letter.original.extension("deadletterstate").unwrap().to_string();
-            (letter.subject.clone(), state)
-        }).collect();
+        let mut letters: Vec<_> = self
+            .on_topic("counter.dead-letters")
+            .await
+            .iter()
+            .map(|letter| {
+                let state = letter.original.extension("deadletterstate").unwrap().to_string();
+                (letter.subject.clone(), state)
+            })
+            .collect();
         letters.sort();
         letters
     }
@@ -293,7 +300,10 @@ async fn an_event_that_concerns_nobody_here_is_ignored_and_one_of_a_newer_versio
         assert_eq!(knock(&it.doors[0], &[of("dev.rainstorm.test.add.v2")]).await, 204);
         assert_eq!(it.letters().await.len(), 1);
         let json = |body: &str| {
-            Request::post("/events").header("content-type", "application/cloudevents+json").body(Body::from(body.to_owned())).unwrap()
+            Request::post("/events")
+                .header("content-type", "application/cloudevents+json")
+                .body(Body::from(body.to_owned()))
+                .unwrap()
         };
         for no_event in ["", "{}", "null", "[1]", r#"{"specversion":"1.0","id":"","source":"/x","type":"y"}"#] {
             let answer = it.doors[0].clone().oneshot(json(no_event)).await.unwrap();
@@ -331,7 +341,11 @@ async fn a_bridge_delivers_everything_in_spite_of_a_log_that_comes_and_goes_and_
         let bridge = Bridge::start(log, &sources, &sinks, &settings, &stop).await.unwrap();
         let pulse = bridge.pulses[0].clone();
         let condition = |met: Box<dyn Fn() -> bool + Send>| async move {
-            let wait = async { while !met() { tokio::time::sleep(Duration::from_millis(10)).await } };
+            let wait = async {
+                while !met() {
+                    tokio::time::sleep(Duration::from_millis(10)).await
+                }
+            };
             tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the condition is met in time");
         };
         let retrying = pulse.clone();

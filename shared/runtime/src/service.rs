@@ -75,7 +75,11 @@ pub fn router(services: Vec<Service>) -> Router {
         let door = service.door;
         router = router.merge(service.people);
         router = if alone { router.merge(door) } else { router.nest(&format!("/{}", service.name), door) };
-        if alone { openapi = service.openapi } else { openapi.merge(service.openapi) }
+        if alone {
+            openapi = service.openapi
+        } else {
+            openapi.merge(service.openapi)
+        }
         registries.push(service.metrics);
         checks.push((service.name, service.ready));
     }

@@ -58,7 +58,13 @@ impl SimulatedProvider {
 
     /// The entry for a key, made as pending if there is none, and the transaction that holds it: whoever asks under the
     /// same key at the same moment waits.
-    async fn entry(&self, key: &str, kind: &str, charge_key: &str, amount: &Money) -> Result<(Write, Entry), sqlx::Error> {
+    async fn entry(
+        &self,
+        key: &str,
+        kind: &str,
+        charge_key: &str,
+        amount: &Money,
+    ) -> Result<(Write, Entry), sqlx::Error> {
         let mut write = self.ledger.write().await?;
         let row = sqlx::query(
             "INSERT INTO provider_ledger (idempotency_key, kind, charge_key, amount, currency, outcome) \

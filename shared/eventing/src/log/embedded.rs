@@ -89,7 +89,9 @@ impl EmbeddedLog {
         let pool = SqlitePoolOptions::new().max_connections(6).connect_with(options).await.map_err(unavailable)?;
         sqlx::raw_sql(TABLES).execute(&pool).await.map_err(unavailable)?;
         let mut state = State::default();
-        for row in sqlx::query("SELECT id, topic, number FROM partitions").fetch_all(&pool).await.map_err(unavailable)? {
+        for row in
+            sqlx::query("SELECT id, topic, number FROM partitions").fetch_all(&pool).await.map_err(unavailable)?
+        {
             let id: i64 = row.get(0);
             let newest = sqlx::query("SELECT MAX(id) FROM records WHERE id >= $1 AND id < $2")
                 .bind(id << OFFSET_BITS)
@@ -100,7 +102,9 @@ impl EmbeddedLog {
             let end = newest.get::<Option<i64>, _>(0).map_or(0, |newest| newest - (id << OFFSET_BITS) + 1);
             state.partitions.insert(Partition { topic: row.get(1), number: row.get(2) }, Info { id, end });
         }
-        let stored = sqlx::query("SELECT p.topic, p.number, c.member_group, c.next FROM positions c JOIN partitions p ON p.id = c.partition");
+        let stored = sqlx::query(
+            "SELECT p.topic, p.number, c.member_group, c.next FROM positions c JOIN partitions p ON p.id = c.partition",
+        );
         for row in stored.fetch_all(&pool).await.map_err(unavailable)? {
             let group = state.groups.entry(row.get(2)).or_default();
             group.next.insert(Partition { topic: row.get(0), number: row.get(1) }, row.get(3));
@@ -200,8 +204,13 @@ impl EventLog for EmbeddedLog {
     async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
         let log = &self.0;
         let _turn = log.writer.lock().await;
-        let mut ends: HashMap<Partition, Info> =
-            log.state().partitions.iter().filter(|(partition, _)| partition.topic == topic).map(|(partition, info)| (partition.clone(), *info)).collect();
+        let mut ends: HashMap<Partition, Info> = log
+            .state()
+            .partitions
+            .iter()
+            .filter(|(partition, _)| partition.topic == topic)
+            .map(|(partition, info)| (partition.clone(), *info))
+            .collect();
         if ends.is_empty() {
             return Err(LogError::Unavailable(format!("there is no topic {topic}")));
         }
@@ -241,7 +250,13 @@ impl EventLog for EmbeddedLog {
             state.groups.entry(group.to_owned()).or_default().members.push(id);
         }
         self.0.appended.notify_waiters();
-        Ok(Arc::new(EmbeddedMember { log: self.0.clone(), group: group.to_owned(), topics, id, turn: AtomicU64::new(0) }))
+        Ok(Arc::new(EmbeddedMember {
+            log: self.0.clone(),
+            group: group.to_owned(),
+            topics,
+            id,
+            turn: AtomicU64::new(0),
+        }))
     }
 
     async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError> {
@@ -314,13 +329,13 @@ impl EmbeddedMember {
     }
 
     fn give_back(&self, partition: &Partition, next: Option<i64>) {
-        if let Some(group) = self.log.state().groups.get_mut(&self.group) {
-            if group.out.get(partition) == Some(&self.id) {
-                group.out.remove(partition);
-                if let Some(next) = next {
-                    group.next.insert(partition.clone(), next);
-                    group.changed.insert(partition.clone());
-                }
+        if let Some(group) = self.log.state().groups.get_mut(&self.group)
+            && group.out.get(partition) == Some(&self.id)
+        {
+            group.out.remove(partition);
+            if let Some(next) = next {
+                group.next.insert(partition.clone(), next);
+                group.changed.insert(partition.clone());
             }
         }
         self.log.appended.notify_waiters();

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -182,10 +182,16 @@ impl EventLog for KafkaLog {
             consumer.assign(&list)?;
             let mut records = Vec::new();
             let mut next = offset.max(low);
+            let mut newest = Instant::now();
             while next < high && records.len() < limit {
-                let message = consumer.poll(PATIENCE).unwrap_or(Err(KafkaError::ConsumerCommit(
-                    RDKafkaErrorCode::OperationTimedOut,
-                )))?;
+                // librdkafka also returns for its own affairs, with nothing.
+                let Some(message) = consumer.poll(Duration::from_millis(500)).transpose()? else {
+                    if newest.elapsed() > PATIENCE {
+                        return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+                    }
+                    continue;
+                };
+                newest = Instant::now();
                 next = message.offset() + 1;
                 records.push(Stored { offset: message.offset(), record: record(&message) });
             }
@@ -232,9 +238,10 @@ impl EventLog for KafkaLog {
 
 impl KafkaLog {
     async fn send(&self, topic: &str, record: &Record) -> Result<(), LogError> {
-        let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value) })
-        });
+        let headers = record
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
         let mut message: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
@@ -327,10 +334,8 @@ impl KafkaMember {
         static TURN: OnceLock<std::sync::atomic::AtomicUsize> = OnceLock::new();
         let turn = TURN.get_or_init(Default::default).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut partitions = self.shared.partitions();
-        let ready: Vec<_> = partitions
-            .iter_mut()
-            .filter(|(_, buffer)| buffer.out.is_none() && !buffer.records.is_empty())
-            .collect();
+        let ready: Vec<_> =
+            partitions.iter_mut().filter(|(_, buffer)| buffer.out.is_none() && !buffer.records.is_empty()).collect();
         let chosen = turn % ready.len().max(1);
         let (partition, buffer) = ready.into_iter().nth(chosen)?;
         let records: Vec<_> = buffer.records.drain(..limit.min(buffer.records.len())).collect();
@@ -376,9 +381,8 @@ impl Member for KafkaMember {
 
     async fn finished(&self, batch: &Batch) {
         let last = batch.records.last().map_or(-1, |record| record.offset);
-        let stored = self.settle(batch, |_| {
-            self.consumer.store_offset(&batch.partition.topic, batch.partition.number, last)
-        });
+        let stored =
+            self.settle(batch, |_| self.consumer.store_offset(&batch.partition.topic, batch.partition.number, last));
         if let Some(Err(error)) = stored {
             tracing::debug!(%error, partition = ?batch.partition, "the offset was not stored; the batch will be told again");
         }
