@@ -48,7 +48,10 @@ async fn every_order_of_a_storm_ends_as_it_should(way: Way) {
     assert!(count("cancelled") > 0, "a storm without bad cards and changed minds shows little: {summary}");
     assert_eq!((count("unfinished"), count("wrongly_cancelled"), count("failed")), (0, 0, 0), "{summary}");
 
-    // What the view says of the money agrees with how each story ended.
+    if way == Way::Deployed {
+        return; // Others may order there, too.
+    }
+    // The view agrees that every story has ended.
     let mut cursor = String::new();
     let mut seen = 0;
     loop {
@@ -84,6 +87,11 @@ async fn on_kafka_and_postgres() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_kafka_and_postgres_with_two_instances_of_every_service() {
     every_order_of_a_storm_ends_as_it_should(Way::KafkaAndPostgres(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deployed_somewhere() {
+    every_order_of_a_storm_ends_as_it_should(Way::Deployed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use event_sourcing::StoreError;
 use eventing::{Identity, Platform, StartError};
 use runtime::Service;
 use sqlx::migrate::Migrator;
@@ -46,7 +47,10 @@ pub async fn service(settings: Settings, platform: Platform) -> Result<Service, 
     let database = platform.database(migrations).await?;
     let ledger = match settings.provider_database_url {
         None => database.clone(),
-        Some(url) => provider::simulated::open_ledger(&url).await?,
+        Some(url) => provider::simulated::open_ledger(&url).await.map_err(|error| match error {
+            StoreError::Url(reason) => StartError::Setting(format!("PROVIDER_DATABASE_URL: {reason}")),
+            other => other.into(),
+        })?,
     };
     let provider = Patient::new(Arc::new(SimulatedProvider::new(ledger)), settings.provider_timeout);
     let writer = platform.writer(SERVICE, database);

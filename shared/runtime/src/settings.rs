@@ -17,7 +17,14 @@ pub fn parse<S: Parser>() -> Result<S, ExitCode> {
         return Err(ExitCode::from(2));
     }
     S::try_parse().map_err(|error| {
+        // An explanation that nobody hears changes nothing about the status.
         let _ = error.print();
+        let text = error.to_string();
+        for (flag, variable) in flags(&S::command()).into_iter().filter(|_| error.use_stderr()) {
+            if text.contains(&format!("{flag} ")) {
+                eprintln!("note: {flag} may also come from the environment, as {variable}");
+            }
+        }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
     })
 }
@@ -25,6 +32,14 @@ pub fn parse<S: Parser>() -> Result<S, ExitCode> {
 fn known_variables(command: &clap::Command) -> Vec<String> {
     let own = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str().map(ToOwned::to_owned));
     own.chain(command.get_subcommands().flat_map(known_variables)).collect()
+}
+
+/// Every flag that has a variable, with it.
+fn flags(command: &clap::Command) -> std::collections::BTreeSet<(String, String)> {
+    let own = command.get_arguments().filter_map(|argument| {
+        Some((format!("--{}", argument.get_long()?), argument.get_env()?.to_str()?.to_owned()))
+    });
+    own.chain(command.get_subcommands().flat_map(flags)).collect()
 }
 
 /// The setting that was meant, if `name` is one or two letters off. Short names are too close to everything.
