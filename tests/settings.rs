@@ -24,7 +24,12 @@ async fn every_bad_setting_is_named() {
         ("delivery-service", &[], vec![("RIDING", "-1s"), database, brokers], "RIDING"),
         ("delivery-service", &[], vec![("DELIVERY_PATIENCE", "long"), database, brokers], "DELIVERY_PATIENCE"),
         ("payment-service", &[], vec![("PROVIDER_TIMEOUT", "never"), database, brokers], "PROVIDER_TIMEOUT"),
-        ("payment-service", &[], vec![("PROVIDER_DATABASE_URL", "ledger.txt"), database, brokers], "PROVIDER_DATABASE_URL"),
+        (
+            "payment-service",
+            &[],
+            vec![("PROVIDER_DATABASE_URL", "ledger.txt"), database, brokers],
+            "PROVIDER_DATABASE_URL",
+        ),
         ("rainstorm", &["bridge"], vec![brokers], "SINK"),
         ("rainstorm", &["bridge", "--sink", "order"], vec![brokers], "SINKS"),
         ("rainstorm", &["bridge", "--sink", "cook=http://localhost:1/events"], vec![brokers], "cook"),

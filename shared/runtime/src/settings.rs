@@ -36,9 +36,9 @@ fn known_variables(command: &clap::Command) -> Vec<String> {
 
 /// Every flag that has a variable, with it.
 fn flags(command: &clap::Command) -> std::collections::BTreeSet<(String, String)> {
-    let own = command.get_arguments().filter_map(|argument| {
-        Some((format!("--{}", argument.get_long()?), argument.get_env()?.to_str()?.to_owned()))
-    });
+    let own = command
+        .get_arguments()
+        .filter_map(|argument| Some((format!("--{}", argument.get_long()?), argument.get_env()?.to_str()?.to_owned())));
     own.chain(command.get_subcommands().flat_map(flags)).collect()
 }
 
