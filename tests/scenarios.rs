@@ -49,6 +49,13 @@ fn money(view: &serde_json::Value) -> (i64, i64) {
     (amount("captured"), amount("refunded"))
 }
 
+/// The order as it is shown once it has this status and all of its money moved. (The view hears of orders and payments
+/// from two topics, so either may show first.)
+async fn settled(world: &World, order: &str, status: &str, captured: i64, refunded: i64) -> serde_json::Value {
+    let what = format!("be {status} with {captured} captured and {refunded} refunded");
+    world.order_when(order, &what, |view| view["status"] == status && money(view) == (captured, refunded)).await
+}
+
 async fn a_declined_card_ends_the_order_before_anybody_cooks(world: World) {
     world.open_kitchen("luigis").await;
     let order = world.place("luigis", "tok_declined").await;
@@ -62,8 +69,7 @@ async fn a_flaky_provider_is_asked_again_in_place(world: World) {
     world.open_kitchen("luigis").await;
     world.drivers_on_shift(1).await;
     let order = world.place("luigis", "tok_flaky").await;
-    let view = world.order_in(&order, "completed").await;
-    assert_eq!(money(&view), (950, 0));
+    let view = settled(&world, &order, "completed", 950, 0).await;
     assert!(!story(&view).contains(&"payment.charge_owed".to_owned()));
 }
 
@@ -73,9 +79,8 @@ async fn a_slow_provider_delays_its_own_order_only_and_charges_once(world: World
     let slow = world.place("luigis", "tok_slow").await;
     let quick = world.place("luigis", "tok_ok").await;
     let quick = world.order_in(&quick, "completed").await;
-    let view = world.order_in(&slow, "completed").await;
+    let view = settled(&world, &slow, "completed", 950, 0).await;
     assert!(view["ended_at"].as_str() > quick["ended_at"].as_str());
-    assert_eq!(money(&view), (950, 0));
     assert!(story(&view).contains(&"payment.charge_owed".to_owned()));
 }
 
@@ -84,8 +89,7 @@ async fn an_order_cancelled_while_it_cooks_is_refunded(world: World) {
     let order = world.place("luigis", "tok_ok").await;
     world.order_in(&order, "cooking").await;
     assert_eq!(world.cancel(&order).await, 202);
-    let view = world.order_when(&order, "be refunded", |view| money(view) == (950, 950)).await;
-    assert_eq!(view["status"], "cancelled");
+    let view = settled(&world, &order, "cancelled", 950, 950).await;
     assert_eq!(view["cancellation"]["reason"], "customer_request");
     let (status, said) = world.post("kitchen", &format!("/tickets/{order}/pack"), &json!({})).await;
     assert_eq!(status, 409, "{said}");
@@ -119,8 +123,7 @@ async fn a_packed_order_cannot_be_cancelled_and_is_delivered(world: World) {
     assert_eq!(world.cancel(&order).await, 409);
     let (status, said) = world.post("delivery", &format!("/deliveries/{order}/deliver"), &json!({})).await;
     assert_eq!(status, 200, "{said}");
-    let view = world.order_in(&order, "completed").await;
-    assert_eq!(money(&view), (950, 0));
+    settled(&world, &order, "completed", 950, 0).await;
     assert_eq!(world.cancel(&order).await, 409);
 }
 
@@ -129,8 +132,7 @@ async fn the_kitchen_changes_its_mind(world: &World, open: bool, available: bool
     // A slow card gives the kitchen time to change its mind before the money comes.
     let order = world.place("luigis", "tok_slow").await;
     world.put_kitchen("luigis", open, available).await;
-    world.order_in(&order, "cancelled").await;
-    world.order_when(&order, "be refunded", |view| money(view) == (950, 950)).await
+    settled(world, &order, "cancelled", 950, 950).await
 }
 
 async fn a_kitchen_that_closes_before_the_money_comes_gives_it_back(world: World) {
@@ -160,7 +162,7 @@ async fn an_order_waits_for_a_driver_and_the_first_on_shift_takes_it(world: Worl
 async fn an_order_that_finds_no_driver_in_time_is_refunded(world: World) {
     world.open_kitchen("luigis").await;
     let order = world.place("luigis", "tok_ok").await;
-    let view = world.order_when(&order, "be refunded", |view| money(view) == (950, 950)).await;
+    let view = settled(&world, &order, "cancelled", 950, 950).await;
     assert_eq!(
         (view["status"].as_str(), view["cancellation"]["reason"].as_str()),
         (Some("cancelled"), Some("no_driver"))
@@ -252,7 +254,6 @@ async fn everything_is_still_there_after_kill_9(mut world: World) {
         }
     }
     for order in &orders {
-        let view = world.order_in(order, "completed").await;
-        assert_eq!(money(&view), (950, 0), "{view}");
+        settled(&world, order, "completed", 950, 0).await;
     }
 }

@@ -237,3 +237,14 @@ async fn bad_questions_get_their_4xx() {
     assert_eq!(it.get(&format!("/orders/{ORDER}?at_least=1")).await.0, 200);
     assert_eq!(it.get(&format!("/orders/{ORDER}?at_least=2")).await.0, 412, "after five seconds");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_gets_an_order_back_goes_on_where_another_has_left_off() {
+    let it = setup().await;
+    let (first, second) = (it.projection().await, it.projection().await);
+    let [.., deliveries] = streams();
+    let applied = [Ok(Handled::Effect)];
+    assert_eq!(first.handle(&deliveries[..1]).await, applied);
+    assert_eq!(second.handle(&deliveries[1..2]).await, applied);
+    assert_eq!(first.handle(&deliveries[2..3]).await, applied, "its memory of the order is old");
+}
