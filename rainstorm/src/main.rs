@@ -12,6 +12,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Five services allocate on many threads at once in one process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A food-delivery system made of five services that never call each other.
 ///
 /// They listen. Orders, payments, kitchens and drivers meet only through events on a log; each service sleeps until an

@@ -1,7 +1,8 @@
 //! The query service: listens to everything, keeps views of it, and answers questions. It has no domain and changes
 //! nothing; that is CQRS.
 //!
-//! [`views`] are pure folds of events, [`projection`] keeps them in the database, [`http`] is what people can ask.
+//! [`views`] are pure folds of events, [`projection`] keeps them in the database, [`timeline`] orders the steps of an
+//! order, [`http`] is what people can ask.
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use sqlx::migrate::Migrator;
 
 mod http;
 pub mod projection;
+pub mod timeline;
 pub mod views;
 
 /// The views' tables, for `Database::open`.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
-use event_sourcing::{Database, StoreError, Value, Write, bind, insert, pieces, placeholders};
+use event_sourcing::{Database, Value, Write, bind, insert, pieces, placeholders};
 use eventing::{Failure, Handled, Handler, Incoming, name_and_version};
 use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::{Mutex, watch};
@@ -20,8 +20,8 @@ const CONFLICTS: usize = 20;
 pub struct Projection {
     database: Database,
     /// One batch at a time in this process: an order's events come from several topics at once, and would otherwise
-    /// meet at its row. Whoever has the turn has the orders that were folded last, so that they needn't be read again;
-    /// if another instance has changed one meanwhile, its revision says so.
+    /// meet at its row. Whoever has the turn has the orders that were folded last, so that they needn't be read again.
+    /// Another instance may have changed one meanwhile: then its revision says so, or a gap that isn't there.
     turn: Mutex<Rows<OrderView>>,
     changed: watch::Sender<u64>,
 }
@@ -31,12 +31,18 @@ struct Kept<V> {
     view: V,
     revision: i64,
     changed: bool,
+    /// Not read for this batch, so the database may know more.
+    remembered: bool,
 }
 
 impl<V> Kept<V> {
+    fn read(view: V, revision: i64) -> Self {
+        Self { view, revision, changed: false, remembered: false }
+    }
+
     /// As it stands in the database now.
     fn written(self) -> Self {
-        Self { revision: self.revision + i64::from(self.changed), changed: false, ..self }
+        Self { revision: self.revision + i64::from(self.changed), changed: false, remembered: true, ..self }
     }
 }
 
@@ -44,6 +50,24 @@ impl<V> Kept<V> {
 type Rows<V> = BTreeMap<String, Kept<V>>;
 
 type Outcomes = Vec<Result<Handled, Failure>>;
+
+/// All rows that a batch touches.
+struct Touched {
+    orders: Rows<OrderView>,
+    kitchens: Rows<KitchenView>,
+    drivers: Rows<DriverView>,
+}
+
+/// What a batch has come to in memory.
+#[derive(Default)]
+struct Folded {
+    outcomes: Outcomes,
+    timeline: Vec<[Value; 8]>,
+    /// Source and id of each event that has changed something.
+    applied: Vec<[Value; 2]>,
+    /// A gap shows in a row that was only remembered: the missing event may have come to another instance.
+    outdated: bool,
+}
 
 impl Projection {
     /// Keeps the views in `database`.
@@ -58,7 +82,32 @@ impl Projection {
         self.changed.subscribe()
     }
 
-    async fn apply(&self, recent: &mut Rows<OrderView>, events: &[Incoming]) -> Result<Option<Outcomes>, StoreError> {
+    /// Folds a batch and writes it; `None` if it must be read and folded again. What was remembered of its orders is
+    /// forgotten then.
+    async fn apply(&self, recent: &mut Rows<OrderView>, events: &[Incoming]) -> Result<Option<Outcomes>, sqlx::Error> {
+        let mut touched = self.load(recent, events).await?;
+        let mut folded = touched.fold(events);
+        if folded.outdated {
+            return Ok(None);
+        }
+        if !folded.applied.is_empty() {
+            let mut write = self.database.write().await?;
+            if !touched.write(&mut write).await? {
+                return Ok(None);
+            }
+            folded.write(&mut write).await?;
+            write.commit().await?;
+            self.changed.send_modify(|changes| *changes += 1);
+        }
+        recent.extend(touched.orders.into_iter().map(|(order_id, kept)| (order_id, kept.written())));
+        while recent.len() > RECENT {
+            // Ids are in the order of time: the first is the oldest.
+            recent.pop_first();
+        }
+        Ok(Some(folded.outcomes))
+    }
+
+    async fn load(&self, recent: &mut Rows<OrderView>, events: &[Incoming]) -> Result<Touched, sqlx::Error> {
         let keys = |kind| {
             let ours = events.iter().filter(move |event| kind_of(event) == Some(kind));
             ours.map(|event| event.subject.clone()).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>()
@@ -66,73 +115,13 @@ impl Projection {
         let (known, unknown): (Vec<_>, Vec<_>) =
             keys(Kind::Order).into_iter().partition(|order_id| recent.contains_key(order_id));
         let mut orders: Rows<OrderView> = self.read("orders", "order_id", unknown).await?;
-        let known: HashSet<String> = known.into_iter().collect();
-        orders.extend(known.iter().filter_map(|order_id| recent.remove_entry(order_id)));
-        let mut kitchens: Rows<KitchenView> = self.read("kitchens", "kitchen_id", keys(Kind::Kitchen)).await?;
-        let mut drivers: Rows<DriverView> = self.read("drivers", "driver_id", keys(Kind::Driver)).await?;
-
-        let mut stuck = HashSet::new();
-        let mut outcomes = Vec::new();
-        let mut timeline = Vec::new();
-        let mut applied_now: Vec<[Value; 2]> = Vec::new();
-        for event in events {
-            if stuck.contains(&event.subject) {
-                outcomes.push(Err(Failure::Retry("an earlier event of its subject failed".to_owned())));
-                continue;
-            }
-            let applied = match kind_of(event) {
-                Some(Kind::Order) => fold(&mut orders, event),
-                Some(Kind::Kitchen) => fold(&mut kitchens, event),
-                Some(Kind::Driver) => fold(&mut drivers, event),
-                None => Applied::Repeated,
-            };
-            let outcome = match applied {
-                Applied::Changed => {
-                    timeline.extend(step(event));
-                    applied_now.push([event.source.clone().into(), event.id.clone().into()]);
-                    Ok(Handled::Effect)
-                }
-                Applied::Repeated => Ok(Handled::Nothing),
-                // What is missing here, another instance may have applied since this order was kept in memory.
-                Applied::TooEarly { .. } if known.contains(&event.subject) => return Ok(None),
-                Applied::TooEarly { expected } => Err(Failure::Retry(format!(
-                    "event {:?} came before event {expected} of its stream",
-                    event.sequence
-                ))),
-                Applied::Unreadable(reason) => Err(Failure::Never(reason)),
-            };
-            if outcome.is_err() {
-                stuck.insert(event.subject.clone());
-            }
-            outcomes.push(outcome);
-        }
-        let mut write = self.database.write().await?;
-        let written = write_orders(&mut write, &orders).await?
-            && write_rows(&mut write, "kitchens", "kitchen_id", kitchens).await?
-            && write_rows(&mut write, "drivers", "driver_id", drivers).await?;
-        if !written {
-            return Ok(None);
-        }
-        timeline.sort();
-        let columns = "timeline (order_id, source, subject, sequence, id, type, time, causation_id)";
-        insert(&mut write.tx, columns, timeline, "ON CONFLICT DO NOTHING").await?;
-        // The views remember by their sequences what they were told; the inbox has only counted the attempt.
-        applied_now.sort();
-        for piece in pieces(applied_now) {
-            let sql = format!("DELETE FROM inbox WHERE (source, id) IN (VALUES {})", placeholders(piece.len(), 2));
-            bind(AssertSqlSafe(sql), piece.into_iter().flatten()).execute(&mut *write.tx).await?;
-        }
-        write.commit().await?;
-        recent.extend(orders.into_iter().map(|(order_id, kept)| (order_id, kept.written())));
-        while recent.len() > RECENT {
-            // Ids are in the order of time: the first is the oldest.
-            recent.pop_first();
-        }
-        self.changed.send_modify(|changes| *changes += 1);
-        Ok(Some(outcomes))
+        orders.extend(known.into_iter().filter_map(|order_id| recent.remove_entry(&order_id)));
+        let kitchens = self.read("kitchens", "kitchen_id", keys(Kind::Kitchen)).await?;
+        let drivers = self.read("drivers", "driver_id", keys(Kind::Driver)).await?;
+        Ok(Touched { orders, kitchens, drivers })
     }
 
-    async fn read<V: View>(&self, table: &str, key: &str, keys: Vec<String>) -> Result<Rows<V>, StoreError> {
+    async fn read<V: View>(&self, table: &str, key: &str, keys: Vec<String>) -> Result<Rows<V>, sqlx::Error> {
         let mut rows = Rows::new();
         for piece in pieces(keys) {
             let wanted = placeholders(piece.len(), 1);
@@ -140,13 +129,75 @@ impl Projection {
             let found = bind(AssertSqlSafe(sql), piece.iter().cloned().map(Value::from));
             for row in found.fetch_all(self.database.pool()).await? {
                 let view = serde_json::from_str(row.try_get(2)?).map_err(|error| sqlx::Error::Decode(error.into()))?;
-                rows.insert(row.try_get(0)?, Kept { view, revision: row.try_get(1)?, changed: false });
+                rows.insert(row.try_get(0)?, Kept::read(view, row.try_get(1)?));
             }
             for key in piece {
-                rows.entry(key).or_insert_with(|| Kept { view: V::default(), revision: 0, changed: false });
+                rows.entry(key).or_insert_with(|| Kept::read(V::default(), 0));
             }
         }
         Ok(rows)
+    }
+}
+
+impl Touched {
+    /// Folds the events in, in order; after one that fails, no later one of its subject.
+    fn fold(&mut self, events: &[Incoming]) -> Folded {
+        let mut stuck = HashSet::new();
+        let mut folded = Folded::default();
+        for event in events {
+            if stuck.contains(&event.subject) {
+                folded.outcomes.push(Err(Failure::Retry("an earlier event of its subject failed".to_owned())));
+                continue;
+            }
+            let (applied, remembered) = match kind_of(event) {
+                Some(Kind::Order) => fold(&mut self.orders, event),
+                Some(Kind::Kitchen) => fold(&mut self.kitchens, event),
+                Some(Kind::Driver) => fold(&mut self.drivers, event),
+                None => (Applied::Repeated, false),
+            };
+            let outcome = match applied {
+                Applied::Changed => {
+                    folded.timeline.extend(step(event));
+                    folded.applied.push([event.source.clone().into(), event.id.clone().into()]);
+                    Ok(Handled::Effect)
+                }
+                Applied::Repeated => Ok(Handled::Nothing),
+                Applied::TooEarly { expected } => {
+                    folded.outdated |= remembered;
+                    let came = event.sequence.unwrap_or_default();
+                    Err(Failure::Retry(format!("event {came} came before event {expected} of its stream")))
+                }
+                Applied::Unreadable(reason) => Err(Failure::Never(reason)),
+            };
+            if outcome.is_err() {
+                stuck.insert(&event.subject);
+            }
+            folded.outcomes.push(outcome);
+        }
+        folded
+    }
+
+    /// Writes the changed rows; false if another instance has changed one of them meanwhile.
+    async fn write(&self, write: &mut Write) -> Result<bool, sqlx::Error> {
+        Ok(write_orders(write, &self.orders).await?
+            && write_rows(write, "kitchens", "kitchen_id", &self.kitchens).await?
+            && write_rows(write, "drivers", "driver_id", &self.drivers).await?)
+    }
+}
+
+impl Folded {
+    /// Writes what is kept of the events themselves.
+    async fn write(&mut self, write: &mut Write) -> Result<(), sqlx::Error> {
+        self.timeline.sort();
+        let columns = "timeline (order_id, source, subject, sequence, id, type, time, causation_id)";
+        insert(&mut write.tx, columns, std::mem::take(&mut self.timeline), "ON CONFLICT DO NOTHING").await?;
+        // The views remember by their sequences what they were told; the inbox has only counted the attempt.
+        self.applied.sort();
+        for piece in pieces(std::mem::take(&mut self.applied)) {
+            let sql = format!("DELETE FROM inbox WHERE (source, id) IN (VALUES {})", placeholders(piece.len(), 2));
+            bind(AssertSqlSafe(sql), piece.into_iter().flatten()).execute(&mut *write.tx).await?;
+        }
+        Ok(())
     }
 }
 
@@ -154,40 +205,40 @@ fn kind_of(event: &Incoming) -> Option<Kind> {
     Kind::of(name_and_version(&event.event_type)?.0)
 }
 
-fn fold<V: View>(rows: &mut Rows<V>, event: &Incoming) -> Applied {
-    let Some(kept) = rows.get_mut(&event.subject) else { return Applied::Repeated };
+/// What the event did to its row, and whether that was only remembered.
+fn fold<V: View>(rows: &mut Rows<V>, event: &Incoming) -> (Applied, bool) {
+    let Some(kept) = rows.get_mut(&event.subject) else { return (Applied::Repeated, false) };
     let applied = kept.view.apply(event);
     kept.changed |= applied == Applied::Changed;
-    applied
+    (applied, kept.remembered)
 }
 
 /// The event's row in the timeline of its order, if it belongs to one.
 fn step(event: &Incoming) -> Option<[Value; 8]> {
-    let of_an_order = kind_of(event) == Some(Kind::Order) || event.correlation_id != event.subject;
-    of_an_order.then(|| {
-        let order_id = if kind_of(event) == Some(Kind::Order) { &event.subject } else { &event.correlation_id };
-        [
-            order_id.as_str().into(),
-            event.source.as_str().into(),
-            event.subject.as_str().into(),
-            event.sequence.unwrap_or_default().into(),
-            event.id.as_str().into(),
-            event.event_type.as_str().into(),
-            event.time.as_str().into(),
-            event.causation_id.as_str().into(),
-        ]
-    })
+    let order_id = match kind_of(event)? {
+        Kind::Order => &event.subject,
+        Kind::Kitchen | Kind::Driver if event.correlation_id == event.subject => return None,
+        Kind::Kitchen | Kind::Driver => &event.correlation_id,
+    };
+    Some([
+        order_id.as_str().into(),
+        event.source.as_str().into(),
+        event.subject.as_str().into(),
+        event.sequence.unwrap_or_default().into(),
+        event.id.as_str().into(),
+        event.event_type.as_str().into(),
+        event.time.as_str().into(),
+        event.causation_id.as_str().into(),
+    ])
 }
 
-fn json(view: &impl View) -> Result<Value, StoreError> {
+fn json(view: &impl View) -> Result<Value, sqlx::Error> {
     let text = serde_json::to_string(view).map_err(|error| sqlx::Error::Encode(error.into()))?;
     Ok(text.into())
 }
 
-/// Writes the changed rows; false if another instance has changed one of them meanwhile.
-async fn write_orders(write: &mut Write, rows: &Rows<OrderView>) -> Result<bool, StoreError> {
-    let changed = rows.iter().filter(|(_, kept)| kept.changed).map(|(order_id, kept)| {
-        let Kept { view, revision, .. } = kept;
+async fn write_orders(write: &mut Write, rows: &Rows<OrderView>) -> Result<bool, sqlx::Error> {
+    let changed = rows.iter().filter(|(_, kept)| kept.changed).map(|(order_id, Kept { view, revision, .. })| {
         Ok([
             order_id.as_str().into(),
             (revision + 1).into(),
@@ -198,7 +249,7 @@ async fn write_orders(write: &mut Write, rows: &Rows<OrderView>) -> Result<bool,
             json(view)?,
         ])
     });
-    let changed: Vec<[Value; 7]> = changed.collect::<Result<_, StoreError>>()?;
+    let changed: Vec<[Value; 7]> = changed.collect::<Result<_, sqlx::Error>>()?;
     let count = changed.len() as u64;
     let columns = "orders (order_id, revision, placed, customer_id, kitchen_id, status, view)";
     let conflict = "ON CONFLICT (order_id) DO UPDATE SET revision = excluded.revision, placed = excluded.placed, \
@@ -207,16 +258,21 @@ async fn write_orders(write: &mut Write, rows: &Rows<OrderView>) -> Result<bool,
     Ok(insert(&mut write.tx, columns, changed, conflict).await? == count)
 }
 
-async fn write_rows<V: View>(write: &mut Write, table: &str, key: &str, rows: Rows<V>) -> Result<bool, StoreError> {
-    let changed = rows.into_iter().filter(|(_, kept)| kept.changed);
-    let changed = changed.map(|(key, kept)| Ok([key.into(), (kept.revision + 1).into(), json(&kept.view)?]));
-    let changed: Vec<[Value; 3]> = changed.collect::<Result<_, StoreError>>()?;
+async fn write_rows<V: View>(write: &mut Write, table: &str, key: &str, rows: &Rows<V>) -> Result<bool, sqlx::Error> {
+    let changed = rows.iter().filter(|(_, kept)| kept.changed);
+    let changed = changed.map(|(key, kept)| Ok([key.as_str().into(), (kept.revision + 1).into(), json(&kept.view)?]));
+    let changed: Vec<[Value; 3]> = changed.collect::<Result<_, sqlx::Error>>()?;
     let count = changed.len() as u64;
     let conflict = format!(
         "ON CONFLICT ({key}) DO UPDATE SET revision = excluded.revision, view = excluded.view \
          WHERE {table}.revision = excluded.revision - 1"
     );
     Ok(insert(&mut write.tx, &format!("{table} ({key}, revision, view)"), changed, &conflict).await? == count)
+}
+
+/// Whether two transactions waited for each other, and this one was given up for the other's sake.
+fn met(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("40001" | "40P01")))
 }
 
 #[async_trait]
@@ -231,8 +287,8 @@ impl Handler for Projection {
         for _ in 0..CONFLICTS {
             match self.apply(&mut recent, events).await {
                 Ok(Some(outcomes)) => return outcomes,
-                // A row has changed, or two transactions waited for each other: fold again.
-                Ok(None) | Err(StoreError::Conflict) => {}
+                Ok(None) => {}
+                Err(error) if met(&error) => {}
                 Err(error) => {
                     failure = error.into();
                     break;
