@@ -297,7 +297,7 @@ fn connections(is_file: bool, durable: bool, most: u32) -> AnyPoolOptions {
             Box::pin(async move {
                 let session = match (is_file, durable) {
                     // FULL: a commit is on the disk before it is answered, like PostgreSQL's.
-                    (true, true) => "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 8000",
+                    (true, true) => "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 8000",
                     (true, false) => "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 10000; PRAGMA wal_autocheckpoint = 8000",
                     (false, true) => "SET idle_in_transaction_session_timeout = '15s'; SET statement_timeout = '15s'",
                     (false, false) => {

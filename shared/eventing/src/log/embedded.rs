@@ -85,6 +85,7 @@ impl EmbeddedLog {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            .pragma("wal_autocheckpoint", "8000")
             .busy_timeout(Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(6).connect_with(options).await.map_err(unavailable)?;
         sqlx::raw_sql(TABLES).execute(&pool).await.map_err(unavailable)?;
