@@ -13,11 +13,14 @@ use std::{sync::Arc, time::Duration};
 use runtime::{Stop, settings::duration};
 use tokio::time::Instant;
 
-use arrivals::{Arrival, Weather};
+use arrivals::{Arrival, OpenKitchen, Weather};
 use customers::Customers;
 use display::Display;
 pub use summary::Summary;
 use tracker::Tracker;
+
+/// How long the menus may take to get around.
+const MENUS: Duration = Duration::from_secs(15);
 
 /// How orders come.
 #[derive(Debug, Clone, clap::Args)]
@@ -132,12 +135,7 @@ pub async fn run(plan: StormPlan, more: impl Fn() -> Vec<String> + Send + 'stati
     let no_answer = |url: &str, source| StormError::NoAnswer { url: url.to_owned(), source };
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build();
     let client = client.map_err(|source| no_answer(&plan.url, source))?;
-    let kitchens = customers::open_kitchens(&client, &plan.query_url)
-        .await
-        .map_err(|source| no_answer(&plan.query_url, source))?;
-    if kitchens.is_empty() {
-        return Err(StormError::NothingToEat { url: plan.query_url });
-    }
+    let kitchens = kitchens(&client, &plan).await?;
     let arrivals: Vec<Arrival> = arrivals::schedule(&plan.weather, &kitchens);
     let tracker = Arc::new(Tracker::default());
     let customers = Arc::new(Customers::new(client.clone(), &plan.url, tracker.clone()));
@@ -158,6 +156,29 @@ pub async fn run(plan: StormPlan, more: impl Fn() -> Vec<String> + Send + 'stati
     let _ = watching.await;
     display.finish();
     Ok(Summary::of(&plan.weather, &tracker, started.elapsed()))
+}
+
+/// The kitchens that orders are going to be for. What was published a moment ago may still be on its way to the query
+/// service and to the order service.
+async fn kitchens(client: &reqwest::Client, plan: &StormPlan) -> Result<Vec<OpenKitchen>, StormError> {
+    let no_answer = |url: &str, source| StormError::NoAnswer { url: url.to_owned(), source };
+    let patience = Instant::now() + MENUS;
+    loop {
+        let open = customers::open_kitchens(client, &plan.query_url).await;
+        let open = open.map_err(|source| no_answer(&plan.query_url, source))?;
+        let mut known = !open.is_empty();
+        for kitchen in &open {
+            let asked = customers::menu_is_known(client, &plan.url, kitchen).await;
+            known &= asked.map_err(|source| no_answer(&plan.url, source))?;
+        }
+        if known {
+            return Ok(open);
+        }
+        if Instant::now() > patience {
+            return Err(StormError::NothingToEat { url: plan.query_url.clone() });
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until no order in the view is under way any more; whether that happened before progress stopped for long.

@@ -43,6 +43,18 @@ pub async fn open_kitchens(client: &reqwest::Client, url: &str) -> Result<Vec<Op
     Ok(open.filter(|kitchen| !kitchen.dishes.is_empty()).collect())
 }
 
+/// Returns when the order service has its own copy of the kitchen's menu: it then refuses a dish that isn't on it, and
+/// no longer the kitchen. A refused order leaves no trace.
+pub async fn menu_is_known(client: &reqwest::Client, url: &str, kitchen: &OpenKitchen) -> Result<bool, reqwest::Error> {
+    let nonsense = json!({
+        "customer_id": "storm", "kitchen_id": kitchen.kitchen_id, "payment_token": "tok_ok",
+        "items": [{"item_id": "not-on-any-menu", "quantity": 1}],
+        "address": {"street": "1 Rain Road", "city": "Cloudville", "postal_code": "12345"},
+    });
+    let said = client.post(format!("{url}/orders")).json(&nonsense).send().await?.text().await?;
+    Ok(!said.contains("\"kitchen_id\""))
+}
+
 /// Everybody who orders.
 pub struct Customers {
     client: reqwest::Client,

@@ -66,7 +66,7 @@ fn unit(stream: &str, version: i64, key: Option<&str>) -> Unit {
     let cause = cause(key);
     let mut stream = Stream::<Counter>::resume(stream.to_owned(), version, Counter(0));
     stream.execute((), &cause, jiff::Timestamp::now(), &mut unit).unwrap();
-    unit.done = cause.remembered.then(|| (cause.source, cause.id, stream.id));
+    unit.done = cause.remembered.then_some((cause.source, cause.id, stream.id));
     unit
 }
 
