@@ -188,6 +188,20 @@ async fn topics_are_created_once_and_a_missing_one_is_an_error() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn on_kafka_a_topic_may_come_later_than_its_first_reader() {
+    let Ok(brokers) = std::env::var("KAFKA_BROKERS") else { return };
+    let log = KafkaLog::new(&brokers, PARTITIONS, &HashMap::new()).unwrap();
+    let topic = format!("conformance-{}", uuid::Uuid::now_v7());
+    let later = format!("{topic}-later");
+    topic_with(&log, &topic, 1, 3).await;
+    let member = log.join(&topic, &[topic.clone(), later.clone()]).await.unwrap();
+    assert_eq!(consume(&*member, 3).await.len(), 3, "it reads the topic that is there");
+    topic_with(&log, &later, 1, 3).await;
+    assert_eq!(consume(&*member, 3).await.len(), 3, "it finds the other soon");
+    member.leave().await;
+}
+
 #[tokio::test]
 async fn the_embedded_log_is_there_again_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();

@@ -163,6 +163,8 @@ impl EventLog for KafkaLog {
             .set("heartbeat.interval.ms", "1000")
             // A partition may wait for a service for hours; the heartbeat says that the bridge is alive.
             .set("max.poll.interval.ms", "86400000")
+            // A topic that is created after its first reader has come is found by then, not five minutes later.
+            .set("topic.metadata.refresh.interval.ms", "5000")
             .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", "8192")
             .create_with_context(Watch(shared.clone()))
