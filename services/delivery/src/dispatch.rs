@@ -7,11 +7,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use event_sourcing::{Cause, Recorded, Statement, StoreError, Stream, TraceContext, Unit, Value, Work, bind};
+use event_sourcing::{Cause, Recorded, Statement, StoreError, Stream, TraceContext, Unit, Value, Work};
 use eventing::{Failure, Writer};
 use futures::future::join_all;
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -144,8 +143,8 @@ impl Dispatch {
     }
 
     async fn waiting<const N: usize>(&self, sql: &str, values: [Value; N]) -> Result<Vec<String>, sqlx::Error> {
-        let rows = bind(AssertSqlSafe(sql.to_owned()), values).fetch_all(self.writer.store.database().pool()).await?;
-        rows.iter().map(|row| row.try_get(0)).collect()
+        let rows = self.writer.store.database().fetch(sql, values).await?;
+        rows.iter().map(|row| row.text(0)).collect()
     }
 
     /// A delivery that waits, and work that changes it. The event that made it wait is its cause: that one, and not the

@@ -2,8 +2,7 @@
 //! from its beginning for every order. A row changes in the same transaction as its stream, and it names the version it
 //! was made of: whoever decides on a row that is out of date conflicts, and reads again.
 
-use event_sourcing::{Statement, Store, StoreError, Stream};
-use sqlx::{Row, any::AnyRow};
+use event_sourcing::{Row, Statement, Store, StoreError, Stream};
 
 use crate::domain::Driver;
 
@@ -12,12 +11,10 @@ use crate::domain::Driver;
 /// # Errors
 /// If the database doesn't answer.
 pub async fn driver(store: &Store, driver_id: &str) -> Result<Stream<Driver>, StoreError> {
-    let row = sqlx::query("SELECT driver_id, version, state FROM drivers WHERE driver_id = $1")
-        .bind(driver_id.to_owned())
-        .fetch_optional(store.database().pool())
-        .await?;
+    let sql = "SELECT driver_id, version, state FROM drivers WHERE driver_id = $1";
+    let rows = store.database().fetch(sql, [driver_id.into()]).await?;
     let unknown = || Ok(Stream::resume(driver_id.to_owned(), 0, Driver::default()));
-    row.as_ref().map_or_else(unknown, |row| Ok(stream(row)?))
+    rows.first().map_or_else(unknown, |row| Ok(stream(row)?))
 }
 
 /// Free drivers, those with the least behind them first: so the work spreads over the fleet.
@@ -25,12 +22,8 @@ pub async fn driver(store: &Store, driver_id: &str) -> Result<Stream<Driver>, St
 /// # Errors
 /// If the database doesn't answer.
 pub async fn free(store: &Store, limit: i64) -> Result<Vec<Stream<Driver>>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT driver_id, version, state FROM drivers WHERE free = 1 ORDER BY version, driver_id LIMIT $1",
-    )
-    .bind(limit)
-    .fetch_all(store.database().pool())
-    .await?;
+    let sql = "SELECT driver_id, version, state FROM drivers WHERE free = 1 ORDER BY version, driver_id LIMIT $1";
+    let rows = store.database().fetch(sql, [limit.into()]).await?;
     Ok(rows.iter().map(stream).collect::<Result<_, _>>()?)
 }
 
@@ -48,7 +41,6 @@ pub fn keep(driver: &Stream<Driver>) -> Result<Statement, serde_json::Error> {
     ))
 }
 
-fn stream(row: &AnyRow) -> Result<Stream<Driver>, sqlx::Error> {
-    let state = serde_json::from_str(row.try_get("state")?).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    Ok(Stream::resume(row.try_get("driver_id")?, row.try_get("version")?, state))
+fn stream(row: &Row) -> Result<Stream<Driver>, sqlx::Error> {
+    Ok(Stream::resume(row.text(0)?, row.int(1)?, row.json(2)?))
 }

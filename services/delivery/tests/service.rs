@@ -397,16 +397,15 @@ impl Delivery {
     }
 
     async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(self.database.pool()).await.unwrap()
+        self.database.fetch(sql, []).await.unwrap()[0].int(0).unwrap()
     }
 
     /// Who rides with which order, as the drivers' own streams say.
     async fn riding(&self) -> BTreeMap<String, String> {
-        let rows: Vec<(String,)> =
-            sqlx::query_as("SELECT driver_id FROM drivers").fetch_all(self.database.pool()).await.unwrap();
+        let rows = self.database.fetch("SELECT driver_id FROM drivers", []).await.unwrap();
         let store = Store::new(self.database.clone());
         let mut riding = BTreeMap::new();
-        for (driver,) in rows {
+        for driver in rows.iter().map(|row| row.text(0).unwrap()) {
             let stream = store.load::<Driver>(&driver).await.unwrap();
             riding.extend(stream.state.riding().map(|order| (driver, order.to_owned())));
         }
@@ -414,8 +413,8 @@ impl Delivery {
     }
 
     async fn attempts(&self, event: &str) -> Option<i64> {
-        let attempts = sqlx::query_scalar("SELECT attempts FROM inbox WHERE id = $1").bind(event.to_owned());
-        attempts.fetch_optional(self.database.pool()).await.unwrap()
+        let rows = self.database.fetch("SELECT attempts FROM inbox WHERE id = $1", [event.into()]).await.unwrap();
+        rows.first().map(|row| row.int(0).unwrap())
     }
 
     async fn post(&self, path: &str) -> (u16, Value) {

@@ -298,12 +298,12 @@ impl Kitchen {
     }
 
     async fn attempts(&self, event: &str) -> Option<i64> {
-        let attempts = sqlx::query_scalar("SELECT attempts FROM inbox WHERE id = $1").bind(event.to_owned());
-        attempts.fetch_optional(self.database.pool()).await.unwrap()
+        let rows = self.database.fetch("SELECT attempts FROM inbox WHERE id = $1", [event.into()]).await.unwrap();
+        rows.first().map(|row| row.int(0).unwrap())
     }
 
     async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(self.database.pool()).await.unwrap()
+        self.database.fetch(sql, []).await.unwrap()[0].int(0).unwrap()
     }
 
     async fn post(&self, path: &str) -> (u16, Value) {

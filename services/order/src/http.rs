@@ -5,7 +5,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, HeaderName, StatusCode, header},
 };
-use event_sourcing::{Cause, HandleError, StoreError, TraceContext, decode};
+use event_sourcing::{Cause, HandleError, StoreError, TraceContext, decode, new_id};
 use eventing::Writer;
 use runtime::{
     Problem,
@@ -116,7 +116,7 @@ async fn place_order(
         return Ok(answer);
     }
     let command = priced(&writer, &request).await?;
-    let order_id = Uuid::now_v7().to_string();
+    let order_id = new_id().to_string();
     let stored = writer.store.handle::<Order>(&cause, &order_id, || command.clone(), |_| vec![]).await;
     match stored {
         Ok(order) => {

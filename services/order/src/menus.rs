@@ -1,7 +1,6 @@
 //! The order service's own copy of the menus: told by the kitchen, kept here, read for every price.
 
 use event_sourcing::{Statement, Store, StoreError};
-use sqlx::Row;
 
 use crate::domain::Menu;
 
@@ -21,9 +20,7 @@ pub fn keep(kitchen_id: &str, sequence: i64, menu: &Menu) -> Statement {
 /// # Errors
 /// If the store doesn't answer.
 pub async fn find(store: &Store, kitchen_id: &str) -> Result<Option<Menu>, StoreError> {
-    let row = sqlx::query("SELECT menu FROM menus WHERE kitchen_id = $1").bind(kitchen_id.to_owned());
-    let row = row.fetch_optional(store.database().pool()).await?;
-    let Some(row) = row else { return Ok(None) };
-    let menu = serde_json::from_str(row.try_get(0)?).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(Some(menu))
+    let sql = "SELECT menu FROM menus WHERE kitchen_id = $1";
+    let rows = store.database().fetch(sql, [kitchen_id.into()]).await?;
+    Ok(rows.first().map(|row| row.json(0)).transpose()?)
 }

@@ -7,7 +7,6 @@ use event_sourcing::Database;
 use eventing::{Platform, log::EmbeddedLog};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use sqlx::Row;
 use std::sync::Arc;
 use tower::ServiceExt;
 
@@ -87,7 +86,7 @@ impl Setup {
     async fn traces(&self) -> i64 {
         let mut rows = 0;
         for sql in ["SELECT COUNT(*) FROM events", "SELECT COUNT(*) FROM inbox WHERE source = 'command'"] {
-            rows += sqlx::query(sql).fetch_one(self.database.pool()).await.unwrap().get::<i64, _>(0);
+            rows += self.database.fetch(sql, []).await.unwrap()[0].int(0).unwrap();
         }
         rows
     }

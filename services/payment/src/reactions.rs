@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use event_sourcing::{Cause, Statement, Stream, TraceContext, Work};
 use eventing::{AsyncReact, Failure, Incoming, Reactions, Writer};
 use serde::Deserialize;
-use sqlx::Row;
 use tokio::time::{Duration, Instant};
 
 use crate::{
@@ -67,9 +66,9 @@ impl Reactions for PaymentReactions {
     }
 
     async fn tick(&self, _: jiff::Timestamp) -> Result<Vec<String>, Failure> {
-        let rows = sqlx::query("SELECT order_id FROM owed ORDER BY order_id LIMIT $1").bind(AT_A_TICK);
-        let rows = rows.fetch_all(self.writer.store.database().pool()).await?;
-        let owed = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+        let sql = "SELECT order_id FROM owed ORDER BY order_id LIMIT $1";
+        let rows = self.writer.store.database().fetch(sql, [AT_A_TICK.into()]).await?;
+        let owed = rows.iter().map(|row| row.text(0)).collect::<Result<Vec<String>, _>>()?;
         let started = Instant::now();
         let mut changed = Vec::new();
         for some in owed.chunks(AT_ONCE).take_while(|_| started.elapsed() < TICK_BUDGET) {

@@ -11,7 +11,6 @@ use eventing::{
     log::{EmbeddedLog, EventLog},
 };
 use serde_json::{Value, json};
-use sqlx::Row;
 use tower::ServiceExt;
 
 struct Setup {
@@ -69,9 +68,8 @@ impl Setup {
 
     /// The provider's own books: `(kind, outcome)` of every entry.
     async fn ledger(&self) -> Vec<(String, String)> {
-        let rows = sqlx::query("SELECT kind, outcome FROM provider_ledger ORDER BY kind");
-        let rows = rows.fetch_all(self.ledger.pool()).await.unwrap();
-        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        let rows = self.ledger.fetch("SELECT kind, outcome FROM provider_ledger ORDER BY kind", []).await.unwrap();
+        rows.iter().map(|row| (row.text(0).unwrap(), row.text(1).unwrap())).collect()
     }
 
     /// The short names of what was published, in order.

@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
-use event_sourcing::{Database, Value, Write, bind, insert, pieces, placeholders};
+use event_sourcing::{Database, Value, Write, pieces, placeholders};
 use eventing::{Failure, Handled, Handler, Incoming, name_and_version};
-use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::{Mutex, watch};
 
 use crate::views::{Applied, DriverView, Kind, KitchenView, OrderView, View};
@@ -126,10 +125,8 @@ impl Projection {
         for piece in pieces(keys) {
             let wanted = placeholders(piece.len(), 1);
             let sql = format!("SELECT {key}, revision, view FROM {table} WHERE {key} IN (VALUES {wanted})");
-            let found = bind(AssertSqlSafe(sql), piece.iter().cloned().map(Value::from));
-            for row in found.fetch_all(self.database.pool()).await? {
-                let view = serde_json::from_str(row.try_get(2)?).map_err(|error| sqlx::Error::Decode(error.into()))?;
-                rows.insert(row.try_get(0)?, Kept::read(view, row.try_get(1)?));
+            for row in self.database.fetch(sql, piece.iter().cloned().map(Value::from).collect::<Vec<_>>()).await? {
+                rows.insert(row.text(0)?, Kept::read(row.json(2)?, row.int(1)?));
             }
             for key in piece {
                 rows.entry(key).or_insert_with(|| Kept::read(V::default(), 0));
@@ -190,12 +187,12 @@ impl Folded {
     async fn write(&mut self, write: &mut Write) -> Result<(), sqlx::Error> {
         self.timeline.sort();
         let columns = "timeline (order_id, source, subject, sequence, id, type, time, causation_id)";
-        insert(&mut write.tx, columns, std::mem::take(&mut self.timeline), "ON CONFLICT DO NOTHING").await?;
+        write.insert(columns, std::mem::take(&mut self.timeline), "ON CONFLICT DO NOTHING").await?;
         // The views remember by their sequences what they were told; the inbox has only counted the attempt.
         self.applied.sort();
         for piece in pieces(std::mem::take(&mut self.applied)) {
             let sql = format!("DELETE FROM inbox WHERE (source, id) IN (VALUES {})", placeholders(piece.len(), 2));
-            bind(AssertSqlSafe(sql), piece.into_iter().flatten()).execute(&mut *write.tx).await?;
+            write.execute(sql, piece.into_iter().flatten().collect::<Vec<_>>()).await?;
         }
         Ok(())
     }
@@ -255,7 +252,7 @@ async fn write_orders(write: &mut Write, rows: &Rows<OrderView>) -> Result<bool,
     let conflict = "ON CONFLICT (order_id) DO UPDATE SET revision = excluded.revision, placed = excluded.placed, \
                     customer_id = excluded.customer_id, kitchen_id = excluded.kitchen_id, status = excluded.status, \
                     view = excluded.view WHERE orders.revision = excluded.revision - 1";
-    Ok(insert(&mut write.tx, columns, changed, conflict).await? == count)
+    Ok(write.insert(columns, changed, conflict).await? == count)
 }
 
 async fn write_rows<V: View>(write: &mut Write, table: &str, key: &str, rows: &Rows<V>) -> Result<bool, sqlx::Error> {
@@ -267,7 +264,7 @@ async fn write_rows<V: View>(write: &mut Write, table: &str, key: &str, rows: &R
         "ON CONFLICT ({key}) DO UPDATE SET revision = excluded.revision, view = excluded.view \
          WHERE {table}.revision = excluded.revision - 1"
     );
-    Ok(insert(&mut write.tx, &format!("{table} ({key}, revision, view)"), changed, &conflict).await? == count)
+    Ok(write.insert(&format!("{table} ({key}, revision, view)"), changed, &conflict).await? == count)
 }
 
 /// Whether two transactions waited for each other, and this one was given up for the other's sake.

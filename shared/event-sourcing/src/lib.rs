@@ -2,8 +2,10 @@
 //!
 //! - [`Decider`] is the pure core that each service writes; [`specification`] is how it is tested.
 //! - [`Store`] keeps the streams, in PostgreSQL or SQLite ([`Database`]); its `events` table is also the outbox.
+//! - [`now`] and [`new_id`] are the only clock and the only source of ids, so that a simulation can be both.
 //! - [`Work`] gathers everything that follows from one event, so that it happens together or not at all.
 
+mod ambient;
 mod database;
 mod decider;
 pub mod specification;
@@ -11,7 +13,10 @@ mod store;
 mod trace;
 mod work;
 
-pub use database::{Database, PublishingLock, Statement, StoreError, Value, Write, bind, insert, pieces, placeholders};
+pub use ambient::{Ambient, chance, new_id, now, random_id, simulate};
+pub use database::{
+    Backend, Database, PublishingLock, Row, Statement, StoreError, Transaction, Value, Write, pieces, placeholders,
+};
 pub use decider::{Decider, DomainEvent, MalformedEvent, decode, encode};
 pub use store::{HandleError, MIGRATIONS, Recorded, Store, Unit};
 pub use trace::TraceContext;

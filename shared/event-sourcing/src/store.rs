@@ -5,14 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jiff::Timestamp;
-use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow, migrate::Migrator};
+use sqlx::migrate::Migrator;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Database, Decider, Statement, StoreError, Value,
-    database::{PublishingLock, bind, insert, pieces, placeholders},
-    decode,
+    Database, Decider, PublishingLock, Row, Statement, StoreError, Value, Write, decode, now, pieces, placeholders,
     work::{Cause, Stream},
 };
 
@@ -94,7 +91,7 @@ impl Store {
     pub async fn load<D: Decider>(&self, stream_id: &str) -> Result<Stream<D>, StoreError> {
         let newest_only = if D::EACH_EVENT_IS_COMPLETE { "DESC LIMIT 1" } else { "" };
         let sql = format!("SELECT {COLUMNS} FROM events WHERE stream_id = $1 ORDER BY version {newest_only}");
-        let rows = bind(AssertSqlSafe(sql), [stream_id.into()]).fetch_all(self.database.pool()).await?;
+        let rows = self.database.fetch(sql, [stream_id.into()]).await?;
         fold(stream_id, &rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?)
     }
 
@@ -109,8 +106,7 @@ impl Store {
                 "SELECT {COLUMNS} FROM events WHERE stream_id IN (VALUES {}) ORDER BY stream_id, version",
                 placeholders(piece.len(), 1)
             );
-            let rows = bind(AssertSqlSafe(sql), piece.into_iter().map(Value::from)).fetch_all(self.database.pool());
-            for row in rows.await? {
+            for row in self.database.fetch(sql, texts(piece)).await? {
                 let event = recorded(&row)?;
                 history.entry(event.stream_id.clone()).or_default().push(event);
             }
@@ -124,8 +120,8 @@ impl Store {
     /// If the database doesn't answer.
     pub async fn first(&self, stream_id: &str) -> Result<Option<Recorded>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM events WHERE stream_id = $1 AND version = 1");
-        let row = bind(AssertSqlSafe(sql), [stream_id.into()]).fetch_optional(self.database.pool()).await?;
-        Ok(row.as_ref().map(recorded).transpose()?)
+        let rows = self.database.fetch(sql, [stream_id.into()]).await?;
+        Ok(rows.first().map(recorded).transpose()?)
     }
 
     /// The stream that a command with this idempotency key began, if one did.
@@ -133,12 +129,9 @@ impl Store {
     /// # Errors
     /// If the database doesn't answer.
     pub async fn begun_by(&self, cause: &Cause) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query("SELECT stream_id FROM inbox WHERE source = $1 AND id = $2 AND done = 1")
-            .bind(cause.source.clone())
-            .bind(cause.id.clone())
-            .fetch_optional(self.database.pool())
-            .await?;
-        Ok(row.map(|row| row.try_get(0)).transpose()?)
+        let sql = "SELECT stream_id FROM inbox WHERE source = $1 AND id = $2 AND done = 1";
+        let rows = self.database.fetch(sql, [cause.source.as_str().into(), cause.id.as_str().into()]).await?;
+        Ok(rows.first().map(|row| row.text(0)).transpose()?)
     }
 
     /// Makes everything in `unit` happen, durably.
@@ -168,7 +161,7 @@ impl Store {
         loop {
             let mut stream = self.load::<D>(stream_id).await?;
             let mut unit = Unit::default();
-            stream.execute(command(), cause, Timestamp::now(), &mut unit).map_err(|error| match error {
+            stream.execute(command(), cause, now(), &mut unit).map_err(|error| match error {
                 crate::ExecuteError::Rejected(rejection) => HandleError::Rejected(rejection),
                 crate::ExecuteError::Malformed(malformed) => HandleError::Store(malformed.into()),
             })?;
@@ -197,15 +190,14 @@ impl Store {
         match stream_ids {
             None => {
                 let sql = format!("{select} ORDER BY stream_id, version LIMIT $1");
-                let rows = bind(AssertSqlSafe(sql), [limit.into()]).fetch_all(self.database.pool()).await?;
+                let rows = self.database.fetch(sql, [limit.into()]).await?;
                 events.extend(rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?);
             }
             Some(stream_ids) => {
                 for piece in pieces(stream_ids) {
                     let wanted = placeholders(piece.len(), 1);
                     let sql = format!("{select} AND stream_id IN (VALUES {wanted}) ORDER BY stream_id, version");
-                    let rows = bind(AssertSqlSafe(sql), piece.into_iter().map(Value::from));
-                    let rows = rows.fetch_all(self.database.pool()).await?;
+                    let rows = self.database.fetch(sql, texts(piece)).await?;
                     events.extend(rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?);
                 }
             }
@@ -218,19 +210,18 @@ impl Store {
     /// # Errors
     /// If the database doesn't answer; then they will be published once more, which is allowed.
     pub async fn mark_published(&self, lock: PublishingLock, events: &[Recorded]) -> Result<(), StoreError> {
-        let keys = events.iter().map(|event| [event.stream_id.clone().into(), Value::Int(event.version)]).collect();
-        match lock.tx {
-            Some(mut tx) => {
-                mark_published(&mut tx, keys).await?;
-                tx.commit().await?;
-            }
-            None => {
-                let mut write = self.database.write_soon().await?;
-                mark_published(&mut write.tx, keys).await?;
-                write.commit().await?;
-            }
+        let keys: Vec<_> =
+            events.iter().map(|event| [event.stream_id.clone().into(), Value::Int(event.version)]).collect();
+        let mut write = match lock.transaction {
+            Some(transaction) => Write::within(transaction),
+            None => self.database.write_soon().await?,
+        };
+        for piece in pieces(keys) {
+            let wanted = placeholders(piece.len(), 2);
+            let sql = format!("UPDATE events SET published = 1 WHERE (stream_id, version) IN (VALUES {wanted})");
+            write.execute(sql, piece.into_iter().flatten().collect::<Vec<_>>()).await?;
         }
-        Ok(())
+        Ok(write.commit().await?)
     }
 }
 
@@ -241,15 +232,6 @@ pub enum HandleError<R: std::error::Error> {
     Rejected(R),
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-async fn mark_published(tx: &mut Transaction<'static, Any>, keys: Vec<[Value; 2]>) -> Result<(), sqlx::Error> {
-    for piece in pieces(keys) {
-        let wanted = placeholders(piece.len(), 2);
-        let sql = format!("UPDATE events SET published = 1 WHERE (stream_id, version) IN (VALUES {wanted})");
-        bind(AssertSqlSafe(sql), piece.into_iter().flatten()).execute(&mut **tx).await?;
-    }
-    Ok(())
 }
 
 /// Takes what has queued up and commits it together, again and again, until nobody can queue anything any more.
@@ -286,7 +268,7 @@ async fn commit_group(database: &Database, units: Vec<Unit>) -> Vec<Result<(), S
 
 async fn try_group(database: &Database, units: &[Unit]) -> Result<Vec<bool>, StoreError> {
     let mut write = database.write().await?;
-    let fits = which_fit(&mut write.tx, units).await?;
+    let fits = which_fit(&mut write, units).await?;
     let fitting = || units.iter().zip(&fits).filter(|(_, fits)| **fits).map(|(unit, _)| unit);
 
     // Rows go in sorted, so that two processes never wait for each other crosswise.
@@ -298,8 +280,7 @@ async fn try_group(database: &Database, units: &[Unit]) -> Result<Vec<bool>, Sto
         .map(|(source, id, stream)| [source.into(), id.into(), Value::Int(0), Value::Int(1), stream.into()]);
     let first_time =
         "ON CONFLICT (source, id) DO UPDATE SET done = 1, stream_id = excluded.stream_id WHERE inbox.done = 0";
-    let noted =
-        insert(&mut write.tx, "inbox (source, id, attempts, done, stream_id)", rows.collect(), first_time).await;
+    let noted = write.insert("inbox (source, id, attempts, done, stream_id)", rows.collect(), first_time).await;
     if noted.map_err(StoreError::from_write)? != expected {
         return Err(StoreError::Conflict);
     }
@@ -307,17 +288,17 @@ async fn try_group(database: &Database, units: &[Unit]) -> Result<Vec<bool>, Sto
     let mut events: Vec<&Recorded> = fitting().flat_map(|unit| &unit.events).collect();
     events.sort_by(|a, b| (&a.stream_id, a.version).cmp(&(&b.stream_id, b.version)));
     let rows = events.into_iter().map(row).collect();
-    insert(&mut write.tx, &format!("events ({COLUMNS})"), rows, "").await.map_err(StoreError::from_write)?;
+    write.insert(&format!("events ({COLUMNS})"), rows, "").await.map_err(StoreError::from_write)?;
 
-    for statement in fitting().flat_map(|unit| &unit.projections) {
-        statement.clone().execute(&mut write.tx).await.map_err(StoreError::from_write)?;
+    for Statement { sql, values } in fitting().flat_map(|unit| &unit.projections) {
+        write.execute(*sql, values.clone()).await.map_err(StoreError::from_write)?;
     }
     write.commit().await.map_err(StoreError::from_write)?;
     Ok(fits)
 }
 
 /// Which units were decided on the versions that are stored, taken one after the other.
-async fn which_fit(tx: &mut Transaction<'static, Any>, units: &[Unit]) -> Result<Vec<bool>, StoreError> {
+async fn which_fit(write: &mut Write, units: &[Unit]) -> Result<Vec<bool>, StoreError> {
     let streams: BTreeMap<String, i64> =
         units.iter().flat_map(|unit| &unit.events).map(|event| (event.stream_id.clone(), 0)).collect();
     let mut versions = streams.clone();
@@ -326,8 +307,8 @@ async fn which_fit(tx: &mut Transaction<'static, Any>, units: &[Unit]) -> Result
             "SELECT stream_id, MAX(version) FROM events WHERE stream_id IN (VALUES {}) GROUP BY stream_id",
             placeholders(piece.len(), 1)
         );
-        for row in bind(AssertSqlSafe(sql), piece.into_iter().map(Value::from)).fetch_all(&mut **tx).await? {
-            versions.insert(row.try_get(0)?, row.try_get(1)?);
+        for row in write.fetch(sql, texts(piece)).await? {
+            versions.insert(row.text(0)?, row.int(1)?);
         }
     }
     let mut noted = std::collections::HashSet::new();
@@ -364,19 +345,23 @@ fn row(event: &Recorded) -> [Value; 10] {
     ]
 }
 
-fn recorded(row: &AnyRow) -> Result<Recorded, sqlx::Error> {
+fn recorded(row: &Row) -> Result<Recorded, sqlx::Error> {
     Ok(Recorded {
-        stream_id: row.try_get(0)?,
-        version: row.try_get(1)?,
-        id: row.try_get(2)?,
-        event_type: row.try_get(3)?,
-        time: row.try_get(4)?,
-        correlation_id: row.try_get(5)?,
-        causation_id: row.try_get(6)?,
-        traceparent: row.try_get(7)?,
-        tracestate: row.try_get(8)?,
-        data: row.try_get(9)?,
+        stream_id: row.text(0)?,
+        version: row.int(1)?,
+        id: row.text(2)?,
+        event_type: row.text(3)?,
+        time: row.text(4)?,
+        correlation_id: row.text(5)?,
+        causation_id: row.text(6)?,
+        traceparent: row.text(7)?,
+        tracestate: row.text(8)?,
+        data: row.text(9)?,
     })
+}
+
+fn texts(piece: Vec<String>) -> Vec<Value> {
+    piece.into_iter().map(Value::from).collect()
 }
 
 pub(crate) fn fold<D: Decider>(stream_id: &str, events: &[Recorded]) -> Result<Stream<D>, StoreError> {

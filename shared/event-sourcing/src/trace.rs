@@ -1,7 +1,7 @@
 //! W3C Trace Context (<https://www.w3.org/TR/trace-context/>, level 1): the thread that every event of a story hangs
 //! on, carried whether anybody exports traces or not.
 
-use uuid::Uuid;
+use crate::random_id;
 
 /// Where in which trace something happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ impl TraceContext {
     /// A trace of its own.
     #[must_use]
     pub fn new() -> Self {
-        let trace_id = Uuid::new_v4().simple().to_string();
+        let trace_id = random_id().simple().to_string();
         Self { trace_id, span_id: span_id(), flags: "01".to_owned(), state: String::new() }
     }
 
@@ -71,7 +71,7 @@ impl Default for TraceContext {
 
 fn span_id() -> String {
     // The second half of a random UUID: its two fixed bits make it never all zeros.
-    Uuid::new_v4().simple().to_string()[16..].to_owned()
+    random_id().simple().to_string()[16..].to_owned()
 }
 
 #[cfg(test)]

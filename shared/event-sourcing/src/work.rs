@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
-use crate::{Decider, MalformedEvent, Recorded, Statement, Store, StoreError, TraceContext, Unit, encode, store::fold};
+use crate::{
+    Decider, MalformedEvent, Recorded, Statement, Store, StoreError, TraceContext, Unit, encode, new_id, now,
+    store::fold,
+};
 
 /// Why something happens: the event or the command behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +30,7 @@ impl Cause {
     pub fn command(idempotency_key: Option<&str>, trace: TraceContext) -> Self {
         Self {
             source: "command".to_owned(),
-            id: idempotency_key.map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned),
+            id: idempotency_key.map_or_else(|| new_id().to_string(), ToOwned::to_owned),
             correlation_id: None,
             trace,
             remembered: idempotency_key.is_some(),
@@ -78,7 +80,7 @@ impl<D: Decider> Stream<D> {
             unit.events.push(Recorded {
                 stream_id: self.id.clone(),
                 version: self.version,
-                id: Uuid::now_v7().to_string(),
+                id: new_id().to_string(),
                 event_type,
                 time: format!("{now:.6}"),
                 correlation_id: cause.correlation_id.clone().unwrap_or_else(|| self.id.clone()),
@@ -106,7 +108,7 @@ impl<'a> Work<'a> {
     /// `prefetched` has the history of streams that were read beforehand, an empty one for those without events.
     #[must_use]
     pub fn new(store: &'a Store, cause: Cause, prefetched: &'a HashMap<String, Vec<Recorded>>) -> Self {
-        Self { store, prefetched, cause, now: Timestamp::now(), unit: Unit::default() }
+        Self { store, prefetched, cause, now: now(), unit: Unit::default() }
     }
 
     /// A stream, folded.
@@ -140,7 +142,7 @@ impl<'a> Work<'a> {
     /// Lets time pass: a simulated person works. What is decided after it happens after it.
     pub async fn pause(&mut self, time: std::time::Duration) {
         tokio::time::sleep(time).await;
-        self.now = Timestamp::now();
+        self.now = now();
     }
 
     /// The `now` of its commands: when this work began, or when its last pause ended.

@@ -9,7 +9,7 @@ use event_sourcing::{
     Unit,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, Connection, Row};
+use sqlx::{AssertSqlSafe, Connection};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
@@ -149,10 +149,7 @@ async fn a_projection_is_kept_with_its_events_or_not_at_all() {
         store.commit(unit("a", 0, None)).await.unwrap();
         let late = Unit { projections: vec![note()], ..unit("a", 0, None) };
         assert!(matches!(store.commit(late).await, Err(StoreError::Conflict)));
-        let notes = async || {
-            let row = sqlx::query("SELECT COUNT(*) FROM inbox").fetch_one(store.database().pool()).await.unwrap();
-            row.get::<i64, _>(0)
-        };
+        let notes = async || store.database().fetch("SELECT COUNT(*) FROM inbox", []).await.unwrap()[0].int(0).unwrap();
         assert_eq!(notes().await, 0);
         store.commit(Unit { projections: vec![note()], ..unit("a", 1, None) }).await.unwrap();
         assert_eq!((notes().await, count(&store, "a").await), (1, 2));

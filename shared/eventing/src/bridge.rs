@@ -11,7 +11,7 @@ mod sink;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use cloudevents::{AttributesReader, Event, EventBuilder, EventBuilderV10};
-use rand::RngExt;
+use event_sourcing::{chance, new_id, now};
 use runtime::Stop;
 
 pub use reflex::{Bounds, Pulse};
@@ -102,12 +102,12 @@ async fn tick(service: String, sink: Arc<dyn Sink>, every: Duration, stop: Stop)
     let mut interval = tokio::time::interval(every);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! { _ = interval.tick() => (), () = stop.wait() => return }
+        tokio::select! { biased; () = stop.wait() => return, _ = interval.tick() => () }
         let event = EventBuilderV10::new()
-            .id(uuid::Uuid::now_v7().to_string())
+            .id(new_id().to_string())
             .source("/bridge/ticks")
             .ty(TICK)
-            .time(jiff::Timestamp::now().to_string())
+            .time(now().to_string())
             .build();
         let Ok(event) = event else { continue };
         // A tick that nobody hears is followed by the next.
@@ -244,10 +244,11 @@ impl Knocker {
             };
             self.pulse.retried();
             tracing::debug!(service = self.subscription.service, event = event.id(), reason, "again");
-            let jitter = rand::rng().random_range(0.5..1.0);
+            let jitter = 0.5 + chance() / 2.0;
             tokio::select! {
-                () = tokio::time::sleep(pause.mul_f64(jitter)) => (),
+                biased;
                 () = self.stop.wait() => return Err(GivenUp),
+                () = tokio::time::sleep(pause.mul_f64(jitter)) => (),
             }
             pause = (pause * 2).min(PAUSE.1);
             if !self.member.holds(partition) {

@@ -5,8 +5,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use cloudevents::{AttributesReader, Event};
-use event_sourcing::{Database, Value, bind, pieces, placeholders};
-use sqlx::{AssertSqlSafe, Row};
+use event_sourcing::{Database, Value, pieces, placeholders};
 
 use crate::{
     Failure,
@@ -53,9 +52,8 @@ impl DeadLetters {
                 "SELECT DISTINCT subject FROM dead_letters WHERE subject IN (VALUES {})",
                 placeholders(piece.len(), 1)
             );
-            let rows = bind(AssertSqlSafe(sql), piece.into_iter().map(Value::from)).fetch_all(self.database.pool());
-            for row in rows.await? {
-                open.insert(row.try_get(0)?);
+            for row in self.database.fetch(sql, piece.into_iter().map(Value::from).collect::<Vec<_>>()).await? {
+                open.insert(row.text(0)?);
             }
         }
         Ok(open)
@@ -73,25 +71,18 @@ impl DeadLetters {
         for letter in letters {
             let event = &letter.event;
             tracing::warn!(service = self.service, event = event.id(), reason = letter.reason, "dead letter");
-            sqlx::query(
-                "INSERT INTO dead_letters (source, id, subject, reason, attempts, parked_behind, position, event) \
+            let subject = event.subject().unwrap_or_default();
+            let key: [Value; 2] = [event.source().to_string().into(), event.id().into()];
+            let whole = serde_json::to_string(event).map_err(|error| Failure::Never(error.to_string()))?;
+            let [source, id] = key.clone();
+            let behind = if letter.parked { subject } else { "" };
+            let values =
+                [source, id, subject.into(), letter.reason.into(), letter.attempts.into(), behind.into(), whole.into()];
+            let sql = "INSERT INTO dead_letters (source, id, subject, reason, attempts, parked_behind, position, event) \
                  SELECT $1, $2, $3, $4, $5, $6, COALESCE(MAX(position), 0) + 1, $7 FROM dead_letters WHERE 1 = 1 \
-                 ON CONFLICT (source, id) DO NOTHING",
-            )
-            .bind(event.source().to_string())
-            .bind(event.id().to_owned())
-            .bind(event.subject().unwrap_or_default().to_owned())
-            .bind(letter.reason)
-            .bind(letter.attempts)
-            .bind(if letter.parked { event.subject().unwrap_or_default().to_owned() } else { String::new() })
-            .bind(serde_json::to_string(event).map_err(|error| Failure::Never(error.to_string()))?)
-            .execute(&mut *write.tx)
-            .await?;
-            sqlx::query("DELETE FROM inbox WHERE source = $1 AND id = $2 AND done = 0")
-                .bind(event.source().to_string())
-                .bind(event.id().to_owned())
-                .execute(&mut *write.tx)
-                .await?;
+                 ON CONFLICT (source, id) DO NOTHING";
+            write.execute(sql, values).await?;
+            write.execute("DELETE FROM inbox WHERE source = $1 AND id = $2 AND done = 0", key).await?;
         }
         write.commit().await?;
         self.publish().await
@@ -102,32 +93,23 @@ impl DeadLetters {
     /// # Errors
     /// If store or log don't answer.
     pub async fn publish(&self) -> Result<(), Failure> {
-        let rows = sqlx::query(
-            "SELECT source, id, reason, attempts, parked_behind, event FROM dead_letters \
-             WHERE published = 0 ORDER BY position LIMIT 500",
-        )
-        .fetch_all(self.database.pool())
-        .await?;
+        let sql = "SELECT source, id, reason, attempts, parked_behind, event FROM dead_letters \
+                   WHERE published = 0 ORDER BY position LIMIT 500";
+        let rows = self.database.fetch(sql, []).await?;
         if rows.is_empty() {
             return Ok(());
         }
         let mut records = Vec::new();
         for row in &rows {
-            let event: Event =
-                serde_json::from_str(row.try_get("event")?).map_err(|e| Failure::Never(e.to_string()))?;
-            let parked: String = row.try_get("parked_behind")?;
-            let attempts: i64 = row.try_get("attempts")?;
-            let state = if parked.is_empty() { "failed" } else { "parked" };
-            records.push(letter(event, self.service, state, row.try_get("reason")?, attempts)?);
+            let event: Event = serde_json::from_str(row.str(5)?).map_err(|error| Failure::Never(error.to_string()))?;
+            let state = if row.str(4)?.is_empty() { "failed" } else { "parked" };
+            records.push(letter(event, self.service, state, row.text(2)?, row.int(3)?)?);
         }
         self.log.append(&self.topic, records).await.map_err(|error| Failure::Retry(error.to_string()))?;
         let mut write = self.database.write().await?;
         for row in &rows {
-            sqlx::query("UPDATE dead_letters SET published = 1 WHERE source = $1 AND id = $2")
-                .bind(row.try_get::<String, _>("source")?)
-                .bind(row.try_get::<String, _>("id")?)
-                .execute(&mut *write.tx)
-                .await?;
+            let key: [Value; 2] = [row.str(0)?.into(), row.str(1)?.into()];
+            write.execute("UPDATE dead_letters SET published = 1 WHERE source = $1 AND id = $2", key).await?;
         }
         Ok(write.commit().await?)
     }

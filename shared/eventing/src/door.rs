@@ -22,11 +22,10 @@ use axum::{
     routing::post,
 };
 use cloudevents::{AttributesReader, Event};
-use event_sourcing::{Database, Value, bind, insert, pieces, placeholders};
+use event_sourcing::{Database, Value, now, pieces, placeholders};
 use futures::FutureExt;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use runtime::Problem;
-use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::RwLock;
 
 use crate::{
@@ -130,8 +129,8 @@ impl Door {
 
     fn sort(&self, event: Event) -> Sorted {
         if event.ty() == TICK {
-            let now = event.time().and_then(|time| time.to_rfc3339().parse().ok());
-            return Sorted::Tick(now.unwrap_or_else(jiff::Timestamp::now));
+            let time = event.time().and_then(|time| time.to_rfc3339().parse().ok());
+            return Sorted::Tick(time.unwrap_or_else(now));
         }
         if event.ty() == NOT_A_CLOUD_EVENT {
             return Sorted::Never(Box::new(event), "the record on the log is no CloudEvent".to_owned());
@@ -206,11 +205,9 @@ impl Door {
                 "SELECT source, id, attempts, done, stream_id FROM inbox WHERE (source, id) IN (VALUES {})",
                 placeholders(piece.len(), 2)
             );
-            let rows = bind(AssertSqlSafe(sql), piece.into_iter().flatten().map(Value::from));
-            for row in rows.fetch_all(self.database.pool()).await? {
-                let done = row.try_get::<i64, _>(3)? == 1;
-                let found = Known { attempts: row.try_get(2)?, done, streams: row.try_get(4)? };
-                known.insert((row.try_get(0)?, row.try_get(1)?), found);
+            for row in self.database.fetch(sql, values(piece)).await? {
+                let found = Known { attempts: row.int(2)?, done: row.int(3)? == 1, streams: row.text(4)? };
+                known.insert((row.text(0)?, row.text(1)?), found);
             }
         }
         Ok(known)
@@ -257,7 +254,7 @@ impl Door {
         let rows = keys.into_iter().map(|(source, id)| [source.into(), id.into(), 1.into(), 0.into(), "".into()]);
         let again = "ON CONFLICT (source, id) DO UPDATE SET attempts = inbox.attempts + 1";
         let mut write = self.database.write_soon().await?;
-        insert(&mut write.tx, "inbox (source, id, attempts, done, stream_id)", rows.collect(), again).await?;
+        write.insert("inbox (source, id, attempts, done, stream_id)", rows.collect(), again).await?;
         Ok(write.commit().await?)
     }
 
@@ -275,8 +272,7 @@ impl Door {
             keys.sort();
             for piece in pieces(keys) {
                 let sql = format!("{what} (source, id) IN (VALUES {})", placeholders(piece.len(), 2));
-                let query = bind(AssertSqlSafe(sql), piece.into_iter().flatten().map(Value::from));
-                query.execute(&mut *write.tx).await?;
+                write.execute(sql, values(piece)).await?;
             }
         }
         Ok(write.commit().await?)
@@ -309,6 +305,10 @@ impl Drop for InHand<'_> {
             taken.remove(key);
         });
     }
+}
+
+fn values(keys: Vec<[String; 2]>) -> Vec<Value> {
+    keys.into_iter().flatten().map(Value::from).collect()
 }
 
 fn parked(event: Incoming) -> DeadLetter {

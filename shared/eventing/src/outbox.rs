@@ -93,6 +93,7 @@ async fn publish_requests(publisher: Publisher, mut requested: mpsc::UnboundedRe
             }
         } else {
             tokio::select! {
+                biased;
                 count = requested.recv_many(&mut requests, 1024) => if count == 0 { return },
                 () = tokio::time::sleep(RETRY) => {}
             }

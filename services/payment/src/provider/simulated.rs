@@ -11,8 +11,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use event_sourcing::{Database, StoreError, Write};
-use sqlx::{Row, migrate::Migrator};
+use event_sourcing::{Database, StoreError, Value, Write};
+use sqlx::migrate::Migrator;
 
 use super::{Charged, Provider, ProviderFailed, Settled};
 use crate::domain::Money;
@@ -66,29 +66,20 @@ impl SimulatedProvider {
         amount: &Money,
     ) -> Result<(Write, Entry), sqlx::Error> {
         let mut write = self.ledger.write().await?;
-        let row = sqlx::query(
-            "INSERT INTO provider_ledger (idempotency_key, kind, charge_key, amount, currency, outcome) \
+        let sql = "INSERT INTO provider_ledger (idempotency_key, kind, charge_key, amount, currency, outcome) \
              VALUES ($1, $2, $3, $4, $5, 'pending') \
-             ON CONFLICT (idempotency_key) DO UPDATE SET kind = provider_ledger.kind RETURNING outcome, failures",
-        )
-        .bind(key.to_owned())
-        .bind(kind.to_owned())
-        .bind(charge_key.to_owned())
-        .bind(amount.amount)
-        .bind(amount.currency.clone())
-        .fetch_one(&mut *write.tx)
-        .await?;
-        let entry = Entry { outcome: row.try_get(0)?, failures: row.try_get(1)? };
+             ON CONFLICT (idempotency_key) DO UPDATE SET kind = provider_ledger.kind RETURNING outcome, failures";
+        let values: [Value; 5] =
+            [key.into(), kind.into(), charge_key.into(), amount.amount.into(), amount.currency.as_str().into()];
+        let rows = write.fetch(sql, values).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let entry = Entry { outcome: row.text(0)?, failures: row.int(1)? };
         Ok((write, entry))
     }
 
     async fn close(mut write: Write, key: &str, outcome: &str, failures: i64) -> Result<(), sqlx::Error> {
-        sqlx::query("UPDATE provider_ledger SET outcome = $2, failures = $3 WHERE idempotency_key = $1")
-            .bind(key.to_owned())
-            .bind(outcome.to_owned())
-            .bind(failures)
-            .execute(&mut *write.tx)
-            .await?;
+        let sql = "UPDATE provider_ledger SET outcome = $2, failures = $3 WHERE idempotency_key = $1";
+        write.execute(sql, [key.into(), outcome.into(), failures.into()]).await?;
         write.commit().await
     }
 
@@ -113,8 +104,8 @@ impl SimulatedProvider {
     }
 
     async fn is_decided(&self, key: &str) -> Result<bool, sqlx::Error> {
-        let known = sqlx::query("SELECT 1 FROM provider_ledger WHERE idempotency_key = $1 AND outcome <> 'pending'");
-        Ok(known.bind(key.to_owned()).fetch_optional(self.ledger.pool()).await?.is_some())
+        let sql = "SELECT 1 FROM provider_ledger WHERE idempotency_key = $1 AND outcome <> 'pending'";
+        Ok(!self.ledger.fetch(sql, [key.into()]).await?.is_empty())
     }
 }
 

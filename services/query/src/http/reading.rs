@@ -1,8 +1,7 @@
 //! How the answers' views are read from the database.
 
-use event_sourcing::{Database, Value, bind};
+use event_sourcing::{Database, Row, Value};
 use serde::de::DeserializeOwned;
-use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::watch;
 
 use crate::{
@@ -24,12 +23,8 @@ impl Views {
         sql: String,
         values: Vec<Value>,
     ) -> Result<Vec<(String, V)>, sqlx::Error> {
-        let rows = bind(AssertSqlSafe(sql), values).fetch_all(self.database.pool()).await?;
-        let read = rows.iter().map(|row| {
-            let view = serde_json::from_str(row.try_get(1)?).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok((row.try_get(0)?, view))
-        });
-        read.collect()
+        let rows = self.database.fetch(sql, values).await?;
+        rows.iter().map(|row| Ok((row.text(0)?, row.json(1)?))).collect()
     }
 
     /// An order that was placed, as far as this view knows.
@@ -41,16 +36,16 @@ impl Views {
     /// What happened to an order, up to what `view` holds: the view was read before, so nothing of it is missing here.
     pub async fn timeline(&self, order_id: &str, view: &OrderView) -> Result<Vec<Step>, sqlx::Error> {
         let sql = "SELECT id, type, source, subject, sequence, time, causation_id FROM timeline WHERE order_id = $1";
-        let rows = bind(AssertSqlSafe(sql.to_owned()), [order_id.into()]).fetch_all(self.database.pool()).await?;
-        let step = |row: &sqlx::any::AnyRow| {
+        let rows = self.database.fetch(sql, [order_id.into()]).await?;
+        let step = |row: &Row| {
             Ok(Step {
-                id: row.try_get(0)?,
-                event_type: row.try_get(1)?,
-                source: row.try_get(2)?,
-                subject: row.try_get(3)?,
-                sequence: row.try_get(4)?,
-                time: row.try_get(5)?,
-                causation_id: row.try_get(6)?,
+                id: row.text(0)?,
+                event_type: row.text(1)?,
+                source: row.text(2)?,
+                subject: row.text(3)?,
+                sequence: row.int(4)?,
+                time: row.text(5)?,
+                causation_id: row.text(6)?,
                 latency_ms: None,
             })
         };

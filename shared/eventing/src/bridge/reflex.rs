@@ -129,7 +129,7 @@ pub(super) async fn run(worker: Arc<impl Worker>, bounds: Bounds, pulse: Arc<Pul
             // Asleep, only an arrival wakes it; awake, it looks again at the next beat.
             if pulse.awake() == 0 { worker.arrival().await } else { tokio::time::sleep(bounds.beat).await }
         };
-        tokio::select! { () = pause => (), () = stop.wait() => () }
+        tokio::select! { biased; () = stop.wait() => (), () = pause => () }
     }
     while workers.join_next().await.is_some() {}
     worker.leave().await;
@@ -138,6 +138,7 @@ pub(super) async fn run(worker: Arc<impl Worker>, bounds: Bounds, pulse: Arc<Pul
 async fn stay_awake(worker: Arc<impl Worker>, rest: Duration, pulse: Arc<Pulse>, stop: Stop) {
     while !stop.requested() {
         let task = tokio::select! {
+            biased;
             task = tokio::time::timeout(rest, worker.take()) => task.ok(),
             () = stop.wait() => None,
         };

@@ -1,0 +1,129 @@
+//! What goes into a statement, and what comes out of it.
+
+use sqlx::{Row as _, any::AnyRow};
+
+/// Rows that one statement carries. Few sizes mean few statements to prepare.
+const ROWS_AT_ONCE: [usize; 5] = [128, 32, 8, 2, 1];
+
+/// A parameter of a statement.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Value {
+    Text(String),
+    Int(i64),
+}
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+/// One statement and its parameters (`$1`, `$2` …): how a projection beside the events is kept.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    pub sql: &'static str,
+    pub values: Vec<Value>,
+}
+
+impl Statement {
+    /// `sql` with `$1` … standing for `values`.
+    pub fn new<const N: usize>(sql: &'static str, values: [Value; N]) -> Self {
+        Self { sql, values: values.into() }
+    }
+}
+
+/// A row of an answer. Columns count from 0.
+pub struct Row(Source);
+
+enum Source {
+    Server(AnyRow),
+    Values(Vec<Value>),
+}
+
+impl Row {
+    /// A row of these values: what a simulation answers.
+    #[must_use]
+    pub fn of(values: Vec<Value>) -> Self {
+        Self(Source::Values(values))
+    }
+
+    pub(super) fn from_server(row: AnyRow) -> Self {
+        Self(Source::Server(row))
+    }
+
+    /// A column of text.
+    ///
+    /// # Errors
+    /// If there is no such column, or it holds something else.
+    pub fn text(&self, column: usize) -> Result<String, sqlx::Error> {
+        self.str(column).map(ToOwned::to_owned)
+    }
+
+    /// A column of text, borrowed.
+    ///
+    /// # Errors
+    /// If there is no such column, or it holds something else.
+    pub fn str(&self, column: usize) -> Result<&str, sqlx::Error> {
+        match &self.0 {
+            Source::Server(row) => row.try_get(column),
+            Source::Values(values) => match values.get(column) {
+                Some(Value::Text(text)) => Ok(text),
+                other => Err(unlike(other, column)),
+            },
+        }
+    }
+
+    /// A column of whole numbers.
+    ///
+    /// # Errors
+    /// If there is no such column, or it holds something else.
+    pub fn int(&self, column: usize) -> Result<i64, sqlx::Error> {
+        match &self.0 {
+            Source::Server(row) => row.try_get(column),
+            Source::Values(values) => match values.get(column) {
+                Some(Value::Int(number)) => Ok(*number),
+                other => Err(unlike(other, column)),
+            },
+        }
+    }
+
+    /// A column of JSON text, read as what it stands for.
+    ///
+    /// # Errors
+    /// If there is no such column, or it reads as something else.
+    pub fn json<T: serde::de::DeserializeOwned>(&self, column: usize) -> Result<T, sqlx::Error> {
+        serde_json::from_str(self.str(column)?).map_err(|error| sqlx::Error::Decode(error.into()))
+    }
+}
+
+fn unlike(found: Option<&Value>, column: usize) -> sqlx::Error {
+    sqlx::Error::Decode(format!("column {column} holds {found:?}").into())
+}
+
+/// `($1,$2),($3,$4)` for two rows of two columns: a VALUES list, for INSERT and for `IN`.
+#[must_use]
+pub fn placeholders(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let names: Vec<_> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        format!("({})", names.join(","))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(",")
+}
+
+/// Splits `rows` into pieces of few different sizes, so that few different statements are prepared.
+pub fn pieces<T>(mut rows: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    std::iter::from_fn(move || {
+        let size = ROWS_AT_ONCE.into_iter().find(|size| *size <= rows.len())?;
+        let rest = rows.split_off(size);
+        Some(std::mem::replace(&mut rows, rest))
+    })
+}
