@@ -1,10 +1,12 @@
-//! Time and chance: the one place where the plumbing asks what time it is and draws ids, so that a simulation can answer
-//! instead and the same seed always tells the same story.
+//! The world outside: the one place where the plumbing asks what time it is, draws ids and finds who answers at a
+//! database's URL, so that a simulation can answer instead and the same seed always tells the same story.
 
 use std::{cell::RefCell, rc::Rc};
 
 use jiff::Timestamp;
 use uuid::Uuid;
+
+use crate::Database;
 
 /// Who answers for the world outside.
 pub trait Ambient {
@@ -12,6 +14,8 @@ pub trait Ambient {
     fn now(&self) -> Timestamp;
     /// Bits that nobody can foresee.
     fn random(&self) -> u128;
+    /// The database at `url`.
+    fn database(&self, url: &str) -> Option<Database>;
 }
 
 thread_local! {
@@ -25,6 +29,11 @@ pub fn simulate(ambient: Option<Rc<dyn Ambient>>) {
 
 fn simulated<T>(ask: impl FnOnce(&dyn Ambient) -> T) -> Option<T> {
     AMBIENT.with(|answering| answering.borrow().as_deref().map(ask))
+}
+
+/// The simulated database at `url`, if this thread's world is simulated and knows one.
+pub(crate) fn simulated_database(url: &str) -> Option<Database> {
+    simulated(|ambient| ambient.database(url)).flatten()
 }
 
 /// What time it is.

@@ -1,0 +1,97 @@
+//! A simulation of everything that may go wrong: the services' real deciders, reactions, inbox, outbox, doors and
+//! projections, and the real bridge, over a simulated log, store, network and clock, on one thread and from one seed.
+//!
+//! [`world`] has time, chance and processes that die between any two effects; [`store`] and [`log`] are what the
+//! services stand on; [`town`] has the people, the trouble, and the way from the first order to silence. [`sabotage`]
+//! breaks one promise at a time, to prove that the simulation would see it.
+
+pub mod gate;
+pub mod log;
+pub mod sabotage;
+pub mod statement;
+pub mod store;
+pub mod tables;
+pub mod town;
+pub mod world;
+
+use std::{path::Path, rc::Rc, sync::Arc};
+
+use eventing::sources::{Sources, SourcesError};
+
+use sabotage::Sabotage;
+use tables::Tables;
+use town::Town;
+use world::{Answers, World};
+
+/// What every run shares.
+pub struct Simulation {
+    tables: Tables,
+    sources: Sources,
+    sabotage: Option<Sabotage>,
+}
+
+/// What one seed has come to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub seed: u64,
+    /// Processes that were ended.
+    pub crashes: u64,
+    pub accepted: usize,
+    pub records: usize,
+    /// What does not add up, for people; empty if everything does.
+    pub wrong: Vec<String>,
+    /// Everything that happened, if it was asked for.
+    pub story: Vec<String>,
+    /// The same for the same story.
+    pub fingerprint: u64,
+}
+
+/// Why there is no simulation.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulationError {
+    #[error("the stores can't be made: {0}")]
+    Store(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
+    #[error("no clock can be made: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+impl Simulation {
+    /// With nothing broken, or with one promise.
+    ///
+    /// # Errors
+    /// If tables or manifests can't be read.
+    pub fn new(sabotage: Option<Sabotage>) -> Result<Self, SimulationError> {
+        // Who hears what is read from the same files as everywhere.
+        let sources = Sources::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../knative"))?;
+        Ok(Self { tables: Tables::new(sabotage)?, sources, sabotage })
+    }
+
+    /// One world from its first moment to silence, and whether all of it adds up.
+    ///
+    /// # Errors
+    /// If the world can't be made.
+    pub fn run(&self, seed: u64, tell: bool) -> Result<Outcome, SimulationError> {
+        // Time passes only when nobody has anything to do.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        let outcome = runtime.block_on(self.live(seed, tell));
+        event_sourcing::simulate(None);
+        outcome
+    }
+
+    async fn live(&self, seed: u64, tell: bool) -> Result<Outcome, SimulationError> {
+        let world = World::new(seed, self.sabotage, tell);
+        let town = Town::new(&world, &self.tables, &self.sources)?;
+        let asked = Arc::downgrade(&town);
+        let databases = Box::new(move |url: &str| asked.upgrade().and_then(|town| town.database(url)));
+        event_sourcing::simulate(Some(Rc::new(Answers { world: world.clone(), databases })));
+        let mut wrong = Vec::new();
+        wrong.extend(town.live().await.err());
+        wrong.extend(town.adds_up().await);
+        let accepted = town.accepted().len();
+        let (records, _) = town.log.size();
+        let (story, fingerprint) = world.story();
+        Ok(Outcome { seed, crashes: world.crashes(), accepted, records, wrong, story, fingerprint })
+    }
+}

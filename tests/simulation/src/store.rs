@@ -1,0 +1,323 @@
+//! The stores: the real statements, on SQLite in memory, called on this very thread so that nothing happens by chance of
+//! scheduling. Each database is kept twice: one copy is written to, the other is what everybody else sees and gets a
+//! transaction's statements when it is committed. Between any two statements others may go first, the store may fail,
+//! and the process may end.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use event_sourcing::{Backend, Database, PublishingLock, Row, Transaction, Value};
+use eventing::log::Record;
+use rusqlite::{Connection, types::ValueRef};
+use tokio::time::Instant;
+
+use crate::{
+    gate::{Gate, Turn},
+    sabotage::Sabotage,
+    statement::Sabotaged,
+    world::{Process, World},
+};
+
+/// One database, whoever uses it.
+pub struct Shared {
+    name: String,
+    committed: Mutex<Connection>,
+    writer: Mutex<Connection>,
+    writing: Arc<Gate>,
+    publishing: Arc<Gate>,
+    out_until: Mutex<Option<Instant>>,
+    /// Where a sabotaged store puts events before they are committed.
+    before_commit: Mutex<Option<BeforeCommit>>,
+}
+
+/// Appends the records that a transaction is about to store.
+pub type BeforeCommit = Box<dyn Fn(Vec<Record>) + Send>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// An empty database with `tables`, a copy of which is made.
+    ///
+    /// # Errors
+    /// If SQLite can't.
+    pub fn new(world: &Arc<World>, name: &str, tables: &Connection) -> rusqlite::Result<Arc<Self>> {
+        let copy = || -> rusqlite::Result<Connection> {
+            let mut connection = Connection::open_in_memory()?;
+            rusqlite::backup::Backup::new(tables, &mut connection)?.step(-1)?;
+            connection.set_prepared_statement_cache_capacity(256);
+            Ok(connection)
+        };
+        let (writer, committed) = (copy()?, copy()?);
+        let shared = Arc::new(Self {
+            name: name.to_owned(),
+            committed: Mutex::new(committed),
+            writer: Mutex::new(writer),
+            writing: Arc::default(),
+            publishing: Arc::default(),
+            out_until: Mutex::new(None),
+            before_commit: Mutex::new(None),
+        });
+        let buried = Arc::downgrade(&shared);
+        world.when_one_dies(move |process| {
+            if let Some(shared) = buried.upgrade() {
+                if shared.writing.bury(process) {
+                    let _ = lock(&shared.writer).execute_batch("ROLLBACK");
+                }
+                shared.publishing.bury(process);
+            }
+        });
+        Ok(shared)
+    }
+
+    /// As one process uses it.
+    pub fn used_by(self: &Arc<Self>, process: &Arc<Process>) -> Database {
+        let seen = Arc::default();
+        Database::simulated(SimulatedStore { shared: self.clone(), process: process.clone(), seen })
+    }
+
+    /// Nobody answers until then.
+    pub fn goes_out(&self, until: Instant) {
+        *lock(&self.out_until) = Some(until);
+    }
+
+    /// See [`Sabotage::PublishBeforeCommit`].
+    pub fn publishes_before_commit(&self, append: BeforeCommit) {
+        *lock(&self.before_commit) = Some(append);
+    }
+
+    /// Pairs of texts, as they are committed.
+    pub fn pairs(&self, sql: &str) -> Vec<(String, String)> {
+        let rows = run(&lock(&self.committed), sql, &[]).unwrap_or_default();
+        rows.iter().filter_map(|row| Some((row.text(0).ok()?, row.text(1).ok()?))).collect()
+    }
+
+    /// A number, as it is committed.
+    pub fn number(&self, sql: &str) -> i64 {
+        let rows = run(&lock(&self.committed), sql, &[]).unwrap_or_default();
+        rows.first().and_then(|row| row.int(0).ok()).unwrap_or(-1)
+    }
+}
+
+/// A database as one process sees it.
+struct SimulatedStore {
+    shared: Arc<Shared>,
+    process: Arc<Process>,
+    /// By stream, the newest version that this process has read: see [`Sabotage::IgnoreTheExpectedVersion`].
+    seen: Arc<Mutex<BTreeMap<String, i64>>>,
+}
+
+impl std::fmt::Debug for SimulatedStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimulatedStore").field("name", &self.shared.name).finish_non_exhaustive()
+    }
+}
+
+impl SimulatedStore {
+    async fn step(&self, what: &str) -> Result<(), sqlx::Error> {
+        let answered = self.process.step(|| format!("{} {what}", self.shared.name)).await;
+        let out = lock(&self.shared.out_until).is_some_and(|until| Instant::now() < until);
+        if answered.is_err() || out { Err(sqlx::Error::PoolTimedOut) } else { Ok(()) }
+    }
+
+    fn sabotaged(&self) -> Sabotaged<'_> {
+        Sabotaged { world: &self.process.world, seen: &self.seen }
+    }
+}
+
+#[async_trait]
+impl Backend for SimulatedStore {
+    async fn fetch(&self, sql: String, values: Vec<Value>) -> Result<Vec<Row>, sqlx::Error> {
+        self.step(&brief(&sql)).await?;
+        let Some((sql, values)) = self.sabotaged().question(sql, values) else { return Ok(Vec::new()) };
+        let rows = run(&lock(&self.shared.committed), &sql, &values)?;
+        self.sabotaged().answered(&sql, &rows);
+        Ok(rows)
+    }
+
+    async fn begin(&self, durable: bool) -> Result<Box<dyn Transaction>, sqlx::Error> {
+        self.step("BEGIN").await?;
+        let turn = self.shared.writing.enter(self.process.id).await;
+        lock(&self.shared.writer).execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        let store = Self { shared: self.shared.clone(), process: self.process.clone(), seen: self.seen.clone() };
+        Ok(Box::new(Writing { store, turn: Some(turn), durable, events: false, changes: Vec::new() }))
+    }
+
+    async fn lock_publishing(&self, streams: &[String]) -> Result<PublishingLock, sqlx::Error> {
+        self.step(&format!("takes the right to publish {} streams", streams.len())).await?;
+        let turn = self.shared.publishing.enter(self.process.id).await;
+        Ok(PublishingLock { transaction: None, turn: Some(Box::new(turn)) })
+    }
+
+    async fn close(&self) {}
+}
+
+struct Writing {
+    store: SimulatedStore,
+    turn: Option<Turn>,
+    durable: bool,
+    /// Whether it stores events.
+    events: bool,
+    /// What it has changed so far.
+    changes: Vec<(String, Vec<Value>)>,
+}
+
+impl Writing {
+    fn end(&mut self, how: &str) -> Result<(), sqlx::Error> {
+        let turn = self.turn.take().filter(Turn::is_valid);
+        let Some(_turn) = turn else { return Err(sqlx::Error::PoolClosed) };
+        lock(&self.store.shared.writer).execute_batch(how).map_err(failed)?;
+        if how == "COMMIT" {
+            let committed = lock(&self.store.shared.committed);
+            for (sql, values) in &self.changes {
+                run(&committed, sql, values)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, sqlx::Error> {
+        if !self.turn.as_ref().is_some_and(Turn::is_valid) {
+            return Err(sqlx::Error::PoolClosed);
+        }
+        run(&lock(&self.store.shared.writer), sql, values)
+    }
+
+    /// The records of the events that are stored and not published, this transaction's among them.
+    fn unpublished(&self) -> Result<Vec<Record>, sqlx::Error> {
+        let columns = "stream_id, version, id, type, time, correlation_id, causation_id, traceparent, tracestate, data";
+        let sql = format!("SELECT {columns} FROM events WHERE published = 0 ORDER BY stream_id, version");
+        self.run(&sql, &[])?.iter().map(|row| crate::log::record_of(&self.store.shared.name, row)).collect()
+    }
+}
+
+#[async_trait]
+impl Transaction for Writing {
+    async fn fetch(&mut self, sql: String, values: Vec<Value>) -> Result<Vec<Row>, sqlx::Error> {
+        self.store.step(&brief(&sql)).await?;
+        let sabotaged = self.store.sabotaged();
+        let Some((sql, values)) = sabotaged.question(sql, values) else { return Ok(Vec::new()) };
+        let rows = self.run(&sql, &values)?;
+        let found = sabotaged.versions(&sql, &values).unwrap_or(rows);
+        if !sql.starts_with("SELECT") {
+            self.changes.push((sql, values));
+        }
+        Ok(found)
+    }
+
+    async fn execute(&mut self, sql: String, values: Vec<Value>) -> Result<u64, sqlx::Error> {
+        self.store.step(&brief(&sql)).await?;
+        self.events |= sql.starts_with("INSERT INTO events");
+        let mut changed = 0;
+        for (sql, values) in self.store.sabotaged().changes(sql, values) {
+            self.run(&sql, &values)?;
+            changed += lock(&self.store.shared.writer).changes();
+            self.changes.push((sql, values));
+        }
+        Ok(changed)
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<(), sqlx::Error> {
+        if let Err(error) = self.store.step("COMMIT").await {
+            let _ = self.end("ROLLBACK");
+            return Err(error);
+        }
+        let process = self.store.process.clone();
+        if self.events
+            && let Some(append) = &*lock(&self.store.shared.before_commit)
+        {
+            append(self.unpublished()?);
+        }
+        if self.durable && process.world.breaks(Sabotage::CommitLater) && process.world.happens(0.05) {
+            process.doom();
+            return self.end("ROLLBACK");
+        }
+        if self.events && process.world.breaks(Sabotage::PublishBeforeCommit) && process.world.happens(0.05) {
+            process.kill();
+        }
+        process.afterwards().await;
+        self.end("COMMIT")?;
+        process.afterwards().await;
+        // The commit may have happened, and its answer be lost.
+        if process.world.happens(process.world.weather().failure) {
+            return Err(sqlx::Error::PoolClosed);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if self.turn.is_some() {
+            let _ = self.end("ROLLBACK");
+        }
+    }
+}
+
+/// Runs a statement; `$1` … are the values in order, wherever they stand.
+fn run(connection: &Connection, sql: &str, values: &[Value]) -> Result<Vec<Row>, sqlx::Error> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    for index in 1..=statement.parameter_count() {
+        let name = statement.parameter_name(index).unwrap_or_default();
+        let number: usize = name.trim_start_matches('$').parse().unwrap_or(index);
+        match values.get(number - 1) {
+            Some(Value::Text(text)) => statement.raw_bind_parameter(index, text).map_err(failed)?,
+            Some(Value::Int(number)) => statement.raw_bind_parameter(index, number).map_err(failed)?,
+            None => return Err(sqlx::Error::Protocol(format!("no value for {name} in {sql}"))),
+        }
+    }
+    let columns = statement.column_count();
+    let mut rows = statement.raw_query();
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let value = |column| match row.get_ref(column).map_err(failed)? {
+            ValueRef::Integer(number) => Ok(Value::Int(number)),
+            ValueRef::Text(text) => Ok(Value::Text(String::from_utf8_lossy(text).into_owned())),
+            other => Err(sqlx::Error::Protocol(format!("{} in {sql}", other.data_type()))),
+        };
+        found.push(Row::of((0..columns).map(value).collect::<Result<_, _>>()?));
+    }
+    Ok(found)
+}
+
+/// The beginning of a statement, for people.
+fn brief(sql: &str) -> String {
+    sql.split_whitespace().take(5).collect::<Vec<_>>().join(" ")
+}
+
+/// SQLite's error as the services see a database's.
+fn failed(error: rusqlite::Error) -> sqlx::Error {
+    let unique = error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation);
+    if unique { sqlx::Error::Database(Box::new(Taken(error.to_string()))) } else { sqlx::Error::Protocol(error.to_string()) }
+}
+
+/// A unique key is taken.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Taken(String);
+
+impl sqlx::error::DatabaseError for Taken {
+    fn message(&self) -> &str {
+        &self.0
+    }
+
+    fn kind(&self) -> sqlx::error::ErrorKind {
+        sqlx::error::ErrorKind::UniqueViolation
+    }
+
+    fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        self
+    }
+
+    fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+        self
+    }
+
+    fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+        self
+    }
+}
