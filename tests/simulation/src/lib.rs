@@ -5,6 +5,7 @@
 //! services stand on; [`town`] has the people, the trouble, and the way from the first order to silence. [`sabotage`]
 //! breaks one promise at a time, to prove that the simulation would see it.
 
+pub mod crowd;
 pub mod gate;
 pub mod log;
 pub mod sabotage;

@@ -329,7 +329,9 @@ impl SimulatedMember {
         let ready: Vec<Partition> = group
             .held
             .iter()
-            .filter(|(partition, held)| held.member == self.number && held.out.is_none() && waits(state.partitions.get(*partition), held) > 0)
+            .filter(|(partition, held)| {
+                held.member == self.number && held.out.is_none() && waits(state.partitions.get(*partition), held) > 0
+            })
             .map(|(partition, _)| partition.clone())
             .collect();
         let partition = world.pick(&ready)?.clone();

@@ -1,9 +1,9 @@
 //! `simulation`: runs seeds until one of them does not add up. `--help` says the rest.
 
-use std::{process::ExitCode, sync::{Mutex, PoisonError, atomic::{AtomicBool, AtomicU64, Ordering}}, time::Instant};
+use std::{process::ExitCode, time::Instant};
 
-use clap::Parser;
-use simulation::{Outcome, Simulation, SimulationError, sabotage::Sabotage};
+use clap::{Parser, ValueEnum};
+use simulation::{Outcome, Simulation, SimulationError, crowd, sabotage::Sabotage};
 
 /// Simulates everything that may go wrong, each seed in another way.
 #[derive(Debug, Parser)]
@@ -15,11 +15,14 @@ struct Settings {
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// Only this seed, with everything that happens: how a failure is looked at.
-    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    #[arg(long, conflicts_with_all = ["seeds", "from", "prove"])]
     seed: Option<u64>,
-    /// Break a promise on purpose: then a seed must fail, or this does.
+    /// Break a promise on purpose: then one of the seeds must fail.
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
+    /// Break every promise on purpose, one after the other: each must be found.
+    #[arg(long, conflicts_with = "sabotage")]
+    prove: bool,
     /// Seeds that run at once.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
@@ -31,7 +34,14 @@ fn main() -> ExitCode {
         runtime::start_logging();
     }
     let settings = Settings::parse();
-    match run(&settings) {
+    let holds = if let Some(seed) = settings.seed {
+        tell(seed, settings.sabotage)
+    } else if settings.prove {
+        prove(&settings)
+    } else {
+        run(&settings)
+    };
+    match holds {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -41,62 +51,54 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(settings: &Settings) -> Result<bool, SimulationError> {
-    if let Some(seed) = settings.seed {
-        let outcome = Simulation::new(settings.sabotage)?.run(seed, true)?;
-        outcome.story.iter().for_each(|line| println!("{line}"));
-        report(&outcome);
-        return Ok(outcome.wrong.is_empty());
-    }
-    let (begun, next, stop) = (Instant::now(), AtomicU64::new(settings.from), AtomicBool::new(false));
-    let (runs, crashes, accepted, records) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let failed: Mutex<Option<Outcome>> = Mutex::default();
-    let work = || -> Result<(), SimulationError> {
-        let simulation = Simulation::new(settings.sabotage)?;
-        while !stop.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= settings.from + settings.seeds {
-                break;
-            }
-            let outcome = simulation.run(seed, false)?;
-            runs.fetch_add(1, Ordering::Relaxed);
-            crashes.fetch_add(outcome.crashes, Ordering::Relaxed);
-            accepted.fetch_add(outcome.accepted as u64, Ordering::Relaxed);
-            records.fetch_add(outcome.records as u64, Ordering::Relaxed);
-            if !outcome.wrong.is_empty() {
-                stop.store(true, Ordering::Relaxed);
-                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                if failed.as_ref().is_none_or(|earlier| outcome.seed < earlier.seed) {
-                    *failed = Some(outcome);
-                }
-            }
-        }
-        Ok(())
-    };
-    let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..settings.threads.max(1)).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().map(|thread| thread.join()).collect()
-    });
-    for outcome in outcomes {
-        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    }
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    println!(
-        "{} seeds, {} crashes, {} orders accepted, {} records, {:.1} s",
-        count(&runs), count(&crashes), count(&accepted), count(&records), begun.elapsed().as_secs_f64()
-    );
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(outcome) = &failed {
-        report(outcome);
-    }
-    Ok(failed.is_some() == settings.sabotage.is_some())
+/// One seed's whole story.
+fn tell(seed: u64, sabotage: Option<Sabotage>) -> Result<bool, SimulationError> {
+    let outcome = Simulation::new(sabotage)?.run(seed, true)?;
+    outcome.story.iter().for_each(|line| println!("{line}"));
+    report(&outcome, sabotage);
+    Ok(outcome.wrong.is_empty() == sabotage.is_none())
 }
 
-fn report(outcome: &Outcome) {
+fn run(settings: &Settings) -> Result<bool, SimulationError> {
+    let begun = Instant::now();
+    let crowd = crowd::run(settings.sabotage, settings.from..settings.from + settings.seeds, settings.threads)?;
+    println!(
+        "{} seeds, {} processes ended, {} orders accepted, {} records, {:.1} s",
+        crowd.seeds,
+        crowd.crashes,
+        crowd.accepted,
+        crowd.records,
+        begun.elapsed().as_secs_f64()
+    );
+    if let Some(failed) = &crowd.failed {
+        report(failed, settings.sabotage);
+    }
+    Ok(crowd.failed.is_none() == settings.sabotage.is_none())
+}
+
+fn prove(settings: &Settings) -> Result<bool, SimulationError> {
+    let mut all_found = true;
+    println!("{:<28} {:>7}  {:>12}  what was found", "sabotage", "promise", "after seeds");
+    for sabotage in Sabotage::value_variants() {
+        let name = sabotage.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let seeds = settings.from..settings.from + settings.seeds;
+        let crowd = crowd::run(Some(*sabotage), seeds, settings.threads)?;
+        all_found &= crowd.failed.is_some();
+        let wrong = crowd.failed.as_ref().and_then(|failed| failed.wrong.first());
+        let wrong = wrong.map_or("NOTHING", |wrong| wrong.lines().next().unwrap_or_default());
+        println!("{name:<28} {:>7}  {:>12}  {wrong}", sabotage.promise(), crowd.seeds);
+    }
+    Ok(all_found)
+}
+
+fn report(outcome: &Outcome, sabotage: Option<Sabotage>) {
     for wrong in &outcome.wrong {
         println!("seed {}: {wrong}", outcome.seed);
     }
     if !outcome.wrong.is_empty() {
-        println!("tell its story with: cargo run -p simulation -- --seed {}", outcome.seed);
+        let sabotage =
+            sabotage.and_then(|it| it.to_possible_value()).map(|it| format!(" --sabotage {}", it.get_name()));
+        let sabotage = sabotage.unwrap_or_default();
+        println!("its whole story: cargo run -p simulation -- --seed {}{sabotage}", outcome.seed);
     }
 }

@@ -14,8 +14,6 @@ pub enum Sabotage {
     NoTicks,
     /// The events of a stream reach the log in the reverse of their order.
     ReorderTheOutbox,
-    /// Two publishers may have the right to the same stream at once.
-    ManyPublishers,
     /// A published event is not always told in the same bytes.
     OtherBytes,
     /// Nobody remembers what was handled.
@@ -40,4 +38,19 @@ pub enum Sabotage {
     ForgetWhoWaits,
     /// A driver stays free although an order was given to them.
     ForgetWhoRides,
+}
+
+impl Sabotage {
+    /// The number of the promise that is broken, as `docs/reliability.md` counts them.
+    #[must_use]
+    pub fn promise(self) -> u8 {
+        match self {
+            Self::CommitLater | Self::AcknowledgeFirst | Self::NoTicks | Self::CommitOffsetsFirst => 1,
+            Self::PublishBeforeCommit | Self::ReorderTheOutbox | Self::OtherBytes => 2,
+            Self::SkipTheInbox | Self::IgnoreTheExpectedVersion => 3,
+            Self::DontCountAttempts | Self::DontPark => 4,
+            Self::IgnoreTheRevision | Self::HalfATransaction => 6,
+            Self::ForgetTheKeys | Self::KeepTheMoney | Self::ForgetWhoWaits | Self::ForgetWhoRides => 7,
+        }
+    }
 }

@@ -46,7 +46,8 @@ impl Sabotaged<'_> {
 
     /// The versions that a commit is checked against: those that were read, and not those that are there.
     pub fn versions(&self, sql: &str, values: &[Value]) -> Option<Vec<Row>> {
-        if !self.world.breaks(Sabotage::IgnoreTheExpectedVersion) || !sql.starts_with("SELECT stream_id, MAX(version)") {
+        if !self.world.breaks(Sabotage::IgnoreTheExpectedVersion) || !sql.starts_with("SELECT stream_id, MAX(version)")
+        {
             return None;
         }
         let seen = self.seen();
@@ -74,11 +75,11 @@ impl Sabotaged<'_> {
             Some(Sabotage::ForgetWhoWaits) if sql.starts_with("INSERT INTO waiting") && self.world.happens(0.5) => {
                 return Vec::new();
             }
-            Some(Sabotage::ForgetWhoRides) if sql.starts_with("INSERT INTO drivers (driver_id, version") => {
-                if values.get(2) == Some(&Value::Int(0)) && values.get(3).is_some_and(|state| rides(state)) {
-                    values[2] = Value::Int(1);
-                    values[3] = r#"{"state":"free"}"#.into();
-                }
+            Some(Sabotage::ForgetWhoRides)
+                if sql.starts_with("INSERT INTO drivers (driver_id, version") && values.get(3).is_some_and(rides) =>
+            {
+                values[2] = Value::Int(1);
+                values[3] = r#"{"state":"free"}"#.into();
             }
             Some(Sabotage::KeepTheMoney) if sql.starts_with("UPDATE provider_ledger") => {
                 if let Some(outcome) = values.get_mut(1).filter(|outcome| **outcome == Value::from("refunded")) {

@@ -144,7 +144,7 @@ impl Backend for SimulatedStore {
         let turn = self.shared.writing.enter(self.process.id).await;
         lock(&self.shared.writer).execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
         let store = Self { shared: self.shared.clone(), process: self.process.clone(), seen: self.seen.clone() };
-        Ok(Box::new(Writing { store, turn: Some(turn), durable, events: false, changes: Vec::new() }))
+        Ok(Box::new(Writing { store, turn: Some(turn), durable, events: false, poisoned: false, changes: Vec::new() }))
     }
 
     async fn lock_publishing(&self, streams: &[String]) -> Result<PublishingLock, sqlx::Error> {
@@ -162,6 +162,8 @@ struct Writing {
     durable: bool,
     /// Whether it stores events.
     events: bool,
+    /// Whether it counts an attempt at an event that kills.
+    poisoned: bool,
     /// What it has changed so far.
     changes: Vec<(String, Vec<Value>)>,
 }
@@ -185,6 +187,11 @@ impl Writing {
             return Err(sqlx::Error::PoolClosed);
         }
         run(&lock(&self.store.shared.writer), sql, values)
+    }
+
+    fn is_poison(&self, value: &Value) -> bool {
+        let world = &self.store.process.world;
+        matches!(value, Value::Text(text) if world.is_poison(&self.store.shared.name, text))
     }
 
     /// The records of the events that are stored and not published, this transaction's among them.
@@ -212,6 +219,9 @@ impl Transaction for Writing {
     async fn execute(&mut self, sql: String, values: Vec<Value>) -> Result<u64, sqlx::Error> {
         self.store.step(&brief(&sql)).await?;
         self.events |= sql.starts_with("INSERT INTO events");
+        if sql.starts_with("INSERT INTO inbox") && values.iter().any(|value| self.is_poison(value)) {
+            self.poisoned = true;
+        }
         let mut changed = 0;
         for (sql, values) in self.store.sabotaged().changes(sql, values) {
             self.run(&sql, &values)?;
@@ -241,6 +251,10 @@ impl Transaction for Writing {
         }
         process.afterwards().await;
         self.end("COMMIT")?;
+        if self.poisoned {
+            // It is counted, and now it is handled: that kills.
+            process.kill();
+        }
         process.afterwards().await;
         // The commit may have happened, and its answer be lost.
         if process.world.happens(process.world.weather().failure) {
@@ -292,7 +306,11 @@ fn brief(sql: &str) -> String {
 /// SQLite's error as the services see a database's.
 fn failed(error: rusqlite::Error) -> sqlx::Error {
     let unique = error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation);
-    if unique { sqlx::Error::Database(Box::new(Taken(error.to_string()))) } else { sqlx::Error::Protocol(error.to_string()) }
+    if unique {
+        sqlx::Error::Database(Box::new(Taken(error.to_string())))
+    } else {
+        sqlx::Error::Protocol(error.to_string())
+    }
 }
 
 /// A unique key is taken.

@@ -41,7 +41,7 @@ const LOAD: Duration = Duration::from_secs(4);
 /// Nothing new on the log for so long means that nothing will come by itself any more.
 const SILENCE: Duration = Duration::from_secs(9);
 /// How long everything may take to come to its end.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The source and the topic of what a service publishes.
 pub fn published_by(service: &str) -> (&'static str, &'static str) {
@@ -53,6 +53,16 @@ pub fn published_by(service: &str) -> (&'static str, &'static str) {
     };
     (identity.source, identity.topic)
 }
+
+/// Events that a service may not survive.
+const POISON: [(&str, &str); 6] = [
+    ("order", "dev.rainstorm.delivery.delivered.v1"),
+    ("payment", "dev.rainstorm.order.placed.v1"),
+    ("kitchen", "dev.rainstorm.payment.confirmed.v1"),
+    ("delivery", "dev.rainstorm.kitchen.order_packed.v1"),
+    ("delivery", "dev.rainstorm.delivery.out_for_delivery.v1"),
+    ("query", "dev.rainstorm.kitchen.ticket_accepted.v1"),
+];
 
 /// What differs from town to town.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +76,8 @@ struct Plan {
     patience: Duration,
     tick: Duration,
     weather: Weather,
+    /// A service and a type of event: the first one of these kills it each time.
+    poison: Option<(&'static str, &'static str)>,
     /// The chaos strikes once in so many milliseconds.
     strikes: u64,
 }
@@ -89,6 +101,7 @@ impl Plan {
                 lost: 0.01 * bad,
                 again: 0.03 * bad,
             },
+            poison: world.happens(0.3).then(|| world.pick(&POISON).copied()).flatten(),
             strikes: world.draw(50..=1000),
         }
     }
@@ -114,6 +127,8 @@ pub struct Town {
     bridges: Mutex<Vec<Arc<Process>>>,
     /// By idempotency key, the order that was accepted under it.
     accepted: Mutex<BTreeMap<String, String>>,
+    /// The event that kills.
+    poisoned: Mutex<Option<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -143,9 +158,9 @@ impl Town {
             }
         }
         let (handles, instances) = (Mutex::new(handles), Mutex::default());
-        let (bridges, accepted) = (Mutex::default(), Mutex::default());
+        let (bridges, accepted, poisoned) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (world, sources) = (world.clone(), sources.clone());
-        Ok(Arc::new(Self { world, log, databases, plan, sources, handles, instances, bridges, accepted }))
+        Ok(Arc::new(Self { world, log, databases, plan, sources, handles, instances, bridges, accepted, poisoned }))
     }
 
     /// Who answers at this URL.
@@ -227,13 +242,17 @@ impl Town {
     pub async fn adds_up(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut placed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (key, order) in self.databases["order"].pairs("SELECT causation_id, stream_id FROM events WHERE version = 1") {
+        for (key, order) in
+            self.databases["order"].pairs("SELECT causation_id, stream_id FROM events WHERE version = 1")
+        {
             placed.entry(key).or_default().insert(order);
         }
         for (key, order) in self.accepted() {
             match placed.get(&key) {
                 Some(orders) if orders.len() == 1 && orders.contains(&order) => {}
-                orders => wrong.push(format!("{key} was accepted as {order}, and these orders were placed: {orders:?}")),
+                orders => {
+                    wrong.push(format!("{key} was accepted as {order}, and these orders were placed: {orders:?}"))
+                }
             }
         }
         wrong
@@ -353,6 +372,22 @@ impl Town {
         }
     }
 
+    /// Perhaps one of these events is one that its service can't survive.
+    fn poison(&self, service: &str, headers: &[(String, String)], body: &[u8]) {
+        let Some((victim, kind)) = self.plan.poison.filter(|(victim, _)| *victim == service) else { return };
+        let header = |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let mut events: Vec<Value> = serde_json::from_slice(body).unwrap_or_default();
+        events.push(json!({"id": header("ce-id"), "type": header("ce-type")}));
+        for event in events.iter().filter(|event| event["type"] == kind) {
+            let mut chosen = lock(&self.poisoned);
+            if let (None, Some(id)) = (chosen.as_ref(), event["id"].as_str()) {
+                self.world.tell(|| format!("{victim} does not survive {kind} {id}"));
+                self.world.poisons(victim, id);
+                *chosen = Some(id.to_owned());
+            }
+        }
+    }
+
     // ---- People ---------------------------------------------------------------------------------------------------
 
     async fn customer(self: Arc<Self>, number: u64) {
@@ -401,7 +436,14 @@ impl Town {
     }
 
     /// Asks until somebody gives an answer that isn't «ask again».
-    async fn insist(&self, service: &str, method: &str, path: &str, body: &Value, key: Option<&str>) -> (StatusCode, Value) {
+    async fn insist(
+        &self,
+        service: &str,
+        method: &str,
+        path: &str,
+        body: &Value,
+        key: Option<&str>,
+    ) -> (StatusCode, Value) {
         loop {
             if let Some((status, said)) = self.ask(service, method, path, body, key).await
                 && !status.is_server_error()
@@ -414,7 +456,14 @@ impl Town {
         }
     }
 
-    async fn ask(&self, service: &str, method: &str, path: &str, body: &Value, key: Option<&str>) -> Option<(StatusCode, Value)> {
+    async fn ask(
+        &self,
+        service: &str,
+        method: &str,
+        path: &str,
+        body: &Value,
+        key: Option<&str>,
+    ) -> Option<(StatusCode, Value)> {
         let instance = self.instance(service)?;
         let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
         if let Some(key) = key {
@@ -454,8 +503,10 @@ impl Sink for Door {
         if tick && world.breaks(Sabotage::NoTicks) {
             return Ok((204, String::new()));
         }
+        self.town.poison(self.service, &headers, &body);
         let instance = self.town.instance(self.service).ok_or("nobody answers")?;
-        let request = headers.into_iter().fold(Request::post("/events"), |request, (name, value)| request.header(name, value));
+        let request =
+            headers.into_iter().fold(Request::post("/events"), |request, (name, value)| request.header(name, value));
         let request = request.body(Body::from(body)).map_err(|error| error.to_string())?;
         // Whatever becomes of the bridge, the service goes on with it.
         let answer = tokio::spawn(instance.door.oneshot(request));

@@ -7,7 +7,7 @@
 //! can reach anybody any more.
 
 use std::{
-    collections::hash_map::DefaultHasher,
+    collections::{BTreeSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -41,6 +41,12 @@ impl Weather {
     pub const CALM: Self = Self { crash: 0.0, failure: 0.0, delay: 0.0, lost: 0.0, again: 0.0 };
 }
 
+/// Told of a process that has ended.
+type Bury = Box<dyn Fn(u64) + Send>;
+
+/// Finds the database at a URL.
+pub type Databases = Box<dyn Fn(&str) -> Option<Database>>;
+
 /// One world, of one seed.
 pub struct World {
     pub seed: u64,
@@ -49,10 +55,11 @@ pub struct World {
     weather: Mutex<Weather>,
     born: Instant,
     told: Mutex<Told>,
+    poison: Mutex<BTreeSet<(String, String)>>,
     processes: AtomicU64,
     crashes: AtomicU64,
     /// A process has ended: whoever kept something for it gives it back.
-    buried: Mutex<Vec<Box<dyn Fn(u64) + Send>>>,
+    buried: Mutex<Vec<Bury>>,
 }
 
 struct Told {
@@ -71,6 +78,7 @@ impl World {
             weather: Mutex::new(Weather::CALM),
             born: Instant::now(),
             told: Mutex::new(Told { lines: tell.then(Vec::new), fingerprint: DefaultHasher::new() }),
+            poison: Mutex::default(),
             processes: AtomicU64::new(0),
             crashes: AtomicU64::new(0),
             buried: Mutex::default(),
@@ -120,7 +128,7 @@ impl World {
     /// Writes down what happens.
     pub fn tell(&self, what: impl FnOnce() -> String) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lines) = &mut told.lines {
+        if told.lines.is_some() {
             let line = format!("{:>9.3} {}", self.born.elapsed().as_secs_f64(), what());
             line.hash(&mut told.fingerprint);
             if let Some(lines) = &mut told.lines {
@@ -133,6 +141,22 @@ impl World {
     pub fn story(&self) -> (Vec<String>, u64) {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         (told.lines.clone().unwrap_or_default(), told.fingerprint.finish())
+    }
+
+    /// From now on this event kills every process of the service that handles it.
+    pub fn poisons(&self, service: &str, event: &str) {
+        self.poison.lock().unwrap_or_else(PoisonError::into_inner).insert((service.to_owned(), event.to_owned()));
+    }
+
+    /// Whether this event kills.
+    pub fn is_poison(&self, service: &str, event: &str) -> bool {
+        let poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
+        poison.iter().any(|(kills, id)| kills == service && id == event)
+    }
+
+    /// The services are mended: no event kills any more.
+    pub fn is_mended(&self) {
+        self.poison.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// How often a process was ended.
@@ -277,7 +301,7 @@ impl Process {
 /// Answers for the world where the plumbing asks.
 pub struct Answers {
     pub world: Arc<World>,
-    pub databases: Box<dyn Fn(&str) -> Option<Database>>,
+    pub databases: Databases,
 }
 
 impl Ambient for Answers {
