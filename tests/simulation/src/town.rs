@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -111,6 +114,9 @@ impl Plan {
 #[derive(Clone)]
 struct Instance {
     process: Arc<Process>,
+    /// Told to stop: it takes nothing new and finishes what it has begun.
+    stopping: Arc<AtomicBool>,
+    in_flight: Arc<()>,
     door: Router,
     people: Router,
 }
@@ -274,7 +280,8 @@ impl Town {
             if let Some(service_) = started {
                 let door = service_.door();
                 let people = runtime::service::router(vec![service_]);
-                let instance = Instance { process: process.clone(), door, people };
+                let (stopping, in_flight) = (Arc::default(), Arc::new(()));
+                let instance = Instance { process: process.clone(), stopping, in_flight, door, people };
                 lock(&self.instances).entry(service).or_default().push(instance);
                 process.death().await;
             }
@@ -333,8 +340,21 @@ impl Town {
 
     fn instance(&self, service: &str) -> Option<Instance> {
         let instances = lock(&self.instances).get(service).cloned().unwrap_or_default();
-        let alive: Vec<_> = instances.into_iter().filter(|instance| !instance.process.is_dead()).collect();
+        let serves = |it: &Instance| !it.process.is_dead() && !it.stopping.load(Ordering::Relaxed);
+        let alive: Vec<_> = instances.into_iter().filter(serves).collect();
         self.world.pick(&alive).cloned()
+    }
+
+    /// As SIGTERM does: what is in flight is finished, and then it ends.
+    async fn stop(self: Arc<Self>, instance: Instance) {
+        self.world.tell(|| format!("{} is told to stop", instance.process.name));
+        instance.stopping.store(true, Ordering::Relaxed);
+        let ends = Instant::now() + runtime::service::SHUTDOWN;
+        // Whoever asks it something holds on to it for as long.
+        while Arc::strong_count(&instance.in_flight) > 2 && Instant::now() < ends && !instance.process.is_dead() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        instance.process.kill();
     }
 
     // ---- Trouble --------------------------------------------------------------------------------------------------
@@ -347,11 +367,11 @@ impl Town {
                 continue;
             }
             let for_a_while = Instant::now() + self.world.millis(10..=600);
-            let instances: Vec<_> =
-                lock(&self.instances).values().flatten().map(|instance| instance.process.clone()).collect();
+            let running: Vec<_> = lock(&self.instances).values().flatten().cloned().collect();
+            let instances: Vec<_> = running.iter().map(|instance| instance.process.clone()).collect();
             let bridges = lock(&self.bridges).clone();
             let stores: Vec<_> = self.databases.values().cloned().collect();
-            match self.world.draw(0..=7) {
+            match self.world.draw(0..=8) {
                 0 => self.world.pick(&instances).iter().for_each(|process| process.kill()),
                 1 => self.world.pick(&bridges).iter().for_each(|process| process.kill()),
                 2 => self.log.rebalance(),
@@ -359,6 +379,11 @@ impl Town {
                 4 => self.world.pick(&stores).iter().for_each(|store| store.goes_out(for_a_while)),
                 5 => self.log.goes_out(for_a_while),
                 6 => {
+                    if let Some(instance) = self.world.pick(&running) {
+                        tokio::spawn(self.clone().stop(instance.clone()));
+                    }
+                }
+                7 => {
                     let span = self.world.millis(100..=3000);
                     self.world.pick(&instances).iter().for_each(|process| process.freeze(span));
                 }
