@@ -3,6 +3,7 @@
 
 pub mod extract;
 pub mod problem;
+pub mod server;
 pub mod service;
 pub mod settings;
 

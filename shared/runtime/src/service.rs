@@ -1,10 +1,9 @@
 //! A service as something that can be served: alone on its own port, or several behind one.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use axum::{Json, Router, extract::DefaultBodyLimit, http::StatusCode, response::IntoResponse, routing::get};
 use prometheus::{Encoder, Registry, TextEncoder};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
@@ -16,8 +15,6 @@ use crate::Problem;
 pub const COMMAND_LIMIT: usize = 64 * 1024;
 /// The largest body of `POST /events`, in bytes.
 pub const EVENTS_LIMIT: usize = 4 * 1024 * 1024;
-/// How long what is in flight may take after SIGTERM.
-pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
 type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
@@ -167,18 +164,5 @@ impl Stop {
     /// Returns when it is time.
     pub async fn wait(&self) {
         self.0.cancelled().await;
-    }
-}
-
-/// Serves until `stop`, then lets what is in flight finish, for [`SHUTDOWN`] at most.
-///
-/// # Errors
-/// If the listener fails.
-pub async fn serve(listener: TcpListener, router: Router, stop: Stop) -> std::io::Result<()> {
-    let waiting = stop.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move { waiting.wait().await });
-    tokio::select! {
-        result = server => result,
-        () = async { stop.wait().await; tokio::time::sleep(SHUTDOWN).await } => Ok(()),
     }
 }
