@@ -107,7 +107,7 @@ pub async fn bridge(args: BridgeArgs) -> Result<(), StartError> {
     let metrics = Registry::new();
     // The names are constants; a registry of its own can't have them already.
     let _ = metrics.register(Box::new(PulseMetrics::new(bridge.pulses.clone())));
-    let own = Service::new("bridge", OpenApiRouter::new(), axum::Router::new(), metrics, || async { Ok(()) });
+    let own = Service::new("bridge", OpenApiRouter::new(), OpenApiRouter::new(), metrics, || async { Ok(()) });
     listen_and_serve((Ipv4Addr::UNSPECIFIED, args.port), vec![own], stop).await?;
     bridge.finish().await;
     Ok(())

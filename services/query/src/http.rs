@@ -42,6 +42,7 @@ pub fn routes(views: Views) -> OpenApiRouter {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct AtLeast {
     /// Wait (for five seconds at most) until the view holds this version of the order's own stream.
     #[param(minimum = 1)]
@@ -49,6 +50,7 @@ struct AtLeast {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct OrderFilter {
     customer_id: Option<String>,
     /// `placed`, `paid`, `cooking`, `packed`, `out_for_delivery`, `delivered`, `completed` or `cancelled`.
@@ -62,8 +64,9 @@ struct OrderFilter {
 
 /// One order with its timeline.
 #[utoipa::path(get, path = "/orders/{id}", params(("id" = String, Path, description = "The order's id"), AtLeast),
-    responses((status = 200, body = OrderDetails), (status = 400, body = Problem), (status = 404, body = Problem),
-        (status = 412, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = OrderDetails),
+        (status = 404, description = "There is no such order"),
+        (status = 412, description = "The view has not come as far as asked for")))]
 async fn get_order(
     State(mut views): State<Views>,
     PathParams(id): PathParams<String>,
@@ -100,7 +103,7 @@ async fn get_order(
 
 /// Orders, newest first.
 #[utoipa::path(get, path = "/orders", params(OrderFilter),
-    responses((status = 200, body = OrderPage), (status = 400, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = OrderPage)))]
 async fn list_orders(
     State(views): State<Views>,
     QueryParams(filter): QueryParams<OrderFilter>,
@@ -146,7 +149,7 @@ async fn list_orders(
 }
 
 /// Every kitchen with its menu.
-#[utoipa::path(get, path = "/kitchens", responses((status = 200, body = Vec<KitchenDetails>), (status = 503, body = Problem)))]
+#[utoipa::path(get, path = "/kitchens", responses((status = 200, body = Vec<KitchenDetails>)))]
 async fn list_kitchens(State(views): State<Views>) -> Result<Json<Vec<KitchenDetails>>, Problem> {
     let sql = "SELECT kitchen_id, view FROM kitchens ORDER BY kitchen_id".to_owned();
     let rows: Vec<(String, KitchenView)> =
@@ -160,7 +163,7 @@ async fn list_kitchens(State(views): State<Views>) -> Result<Json<Vec<KitchenDet
 
 /// What a kitchen has to do: its orders from the payment until they are on their way.
 #[utoipa::path(get, path = "/kitchens/{id}/board", params(("id" = String, Path, description = "The kitchen's id")),
-    responses((status = 200, body = Board), (status = 404, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = Board), (status = 404, description = "There is no such kitchen")))]
 async fn get_board(State(views): State<Views>, PathParams(id): PathParams<String>) -> Result<Json<Board>, Problem> {
     let unknown = || Problem::not_found(format!("there is no kitchen {id:?}"));
     if id.contains('\0') {
@@ -187,7 +190,7 @@ async fn get_board(State(views): State<Views>, PathParams(id): PathParams<String
 }
 
 /// Every driver.
-#[utoipa::path(get, path = "/drivers", responses((status = 200, body = Vec<DriverDetails>), (status = 503, body = Problem)))]
+#[utoipa::path(get, path = "/drivers", responses((status = 200, body = Vec<DriverDetails>)))]
 async fn list_drivers(State(views): State<Views>) -> Result<Json<Vec<DriverDetails>>, Problem> {
     let sql = "SELECT driver_id, view FROM drivers ORDER BY driver_id".to_owned();
     let rows: Vec<(String, DriverView)> =

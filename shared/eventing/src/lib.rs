@@ -9,6 +9,7 @@ pub mod log;
 mod outbox;
 mod platform;
 mod reactor;
+mod request;
 pub mod sources;
 
 pub use door::Door;
@@ -20,3 +21,4 @@ pub use handler::{Failure, Handled, Handler};
 pub use outbox::Outbox;
 pub use platform::{Identity, LogSettings, Platform, StartError, listen_and_serve, run};
 pub use reactor::{AsyncReact, Reactions, Reactor, Writer};
+pub use request::events_of;

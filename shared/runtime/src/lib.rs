@@ -2,6 +2,7 @@
 //! metrics, graceful shutdown.
 
 pub mod extract;
+mod openapi;
 pub mod problem;
 pub mod server;
 pub mod service;

@@ -9,7 +9,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::Problem;
+use crate::{
+    Problem,
+    openapi::{complete, operations},
+};
 
 /// The largest body of a command, in bytes.
 pub const COMMAND_LIMIT: usize = 64 * 1024;
@@ -25,17 +28,18 @@ pub struct Service {
     people: Router,
     openapi: OpenApi,
     door: Router,
+    door_openapi: OpenApi,
     metrics: Registry,
     ready: Check,
 }
 
 impl Service {
-    /// `people`: what they can ask, with its documentation. `door`: the one route `/events`.
+    /// `people`: what they can ask, with its documentation. `door`: the one route `/events`, with its own.
     /// `ready`: whether the store answers.
     pub fn new<F>(
         name: &'static str,
         people: OpenApiRouter,
-        door: Router,
+        door: OpenApiRouter,
         metrics: Registry,
         ready: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self
@@ -45,9 +49,16 @@ impl Service {
         let (people, mut openapi) = people.split_for_parts();
         openapi.info.title = format!("Rainstorm: {name}");
         openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
+        let (door, mut door_openapi) = door.split_for_parts();
+        for operation in door_openapi.paths.paths.values_mut().flat_map(operations) {
+            // Several doors may be documented in one place.
+            operation.operation_id = Some(format!("{name}_events"));
+        }
+        complete(&mut openapi);
+        complete(&mut door_openapi);
         let people = people.layer(DefaultBodyLimit::max(COMMAND_LIMIT));
         let door = door.layer(DefaultBodyLimit::max(EVENTS_LIMIT));
-        Self { name, people, openapi, door, metrics, ready: Arc::new(move || Box::pin(ready())) }
+        Self { name, people, openapi, door, door_openapi, metrics, ready: Arc::new(move || Box::pin(ready())) }
     }
 
     /// The door alone, at `/events`: for a bridge in the same process.
@@ -69,13 +80,14 @@ pub fn router(services: Vec<Service>) -> Router {
     let mut openapi = OpenApi::default();
     let (mut registries, mut checks) = (Vec::new(), Vec::new());
     for service in services {
-        let door = service.door;
         router = router.merge(service.people);
-        router = if alone { router.merge(door) } else { router.nest(&format!("/{}", service.name), door) };
         if alone {
-            openapi = service.openapi
+            router = router.merge(service.door);
+            openapi = service.openapi.merge_from(service.door_openapi);
         } else {
-            openapi.merge(service.openapi)
+            let path = format!("/{}", service.name);
+            router = router.nest(&path, service.door);
+            openapi = openapi.merge_from(service.openapi).nest(path, service.door_openapi);
         }
         registries.push(service.metrics);
         checks.push((service.name, service.ready));
