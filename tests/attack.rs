@@ -346,13 +346,21 @@ async fn json_nested_without_end_is_refused_and_so_are_numbers_and_texts_that_ca
         };
         let structured = "Content-Type: application/cloudevents+json\r\n";
         assert_eq!(target.post(target.door, structured, menu(&deep(3 << 20))).await, 400);
-        // In binary mode the data is nobody's business before the service reads it; then it is a dead letter.
+    }
+    // In binary mode the data is nobody's business before the service reads it; then it is a dead letter.
+    let nested = |depth: usize| ["[".repeat(depth), "]".repeat(depth)].concat();
+    let not_utf8 = "\u{80}".as_bytes()[1..].to_vec();
+    for (number, data) in ["[".repeat(1 << 20), nested(1_000), nested(1 << 20), "not JSON".to_owned()]
+        .map(String::into_bytes)
+        .into_iter()
+        .chain([not_utf8, vec![0; 3 << 20]])
+        .enumerate()
+    {
         let binary = format!(
-            "Content-Type: application/json\r\nce-specversion: 1.0\r\nce-id: deep-{0}\r\nce-source: /attack\r\n\
-             ce-subject: deep-{0}\r\nce-type: dev.rainstorm.kitchen.menu_published.v1\r\n",
-            deep(8).len()
+            "Content-Type: application/json\r\nce-specversion: 1.0\r\nce-id: odd-{number}\r\nce-source: /attack\r\n\
+             ce-subject: odd-{number}\r\nce-type: dev.rainstorm.kitchen.menu_published.v1\r\n"
         );
-        assert_eq!(target.post(target.door, &binary, deep(1 << 20)).await, 204);
+        assert_eq!(target.post(target.door, &binary, data).await, 204, "{number}");
     }
     let line = |quantity: &str| with("items", &format!(r#"[{{"item_id":"soup","quantity":{quantity}}}]"#));
     for number in
