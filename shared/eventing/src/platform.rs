@@ -78,7 +78,7 @@ impl LogSettings {
 
 /// librdkafka's settings among the environment's variables: `security.protocol`, `ssl.…`, `sasl.…`, as they are or as
 /// `KAFKA_SECURITY_PROTOCOL`, `KAFKA_SSL_…`, `KAFKA_SASL_…`.
-fn librdkafka_settings(
+pub fn librdkafka_settings(
     variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
 ) -> HashMap<String, String> {
     let passed_on = |name: &str| name == "security.protocol" || name.starts_with("ssl.") || name.starts_with("sasl.");

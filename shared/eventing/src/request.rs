@@ -4,9 +4,10 @@
 use axum::http::{HeaderMap, header};
 use cloudevents::Event;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{EventError, complete};
+use crate::{EventError, complete, event::STRUCTURED, from_json};
 
 const BATCH: &str = "application/cloudevents-batch+json";
 
@@ -16,13 +17,16 @@ const BATCH: &str = "application/cloudevents-batch+json";
 /// If one of them is no CloudEvent.
 pub fn events_of(headers: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, EventError> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let events = if media_type.starts_with(BATCH) {
-        serde_json::from_slice(body).map_err(|error| EventError::Invalid(error.to_string()))?
+    let invalid = |error: serde_json::Error| EventError::Invalid(error.to_string());
+    if media_type.starts_with(BATCH) {
+        let events: Vec<Map<String, Value>> = serde_json::from_slice(body).map_err(invalid)?;
+        events.into_iter().map(from_json).collect()
+    } else if media_type.starts_with(STRUCTURED) {
+        Ok(vec![from_json(serde_json::from_slice(body).map_err(invalid)?)?])
     } else {
         let event = cloudevents::binding::http::to_event(headers, body.to_vec());
-        vec![event.map_err(|error| EventError::Invalid(error.to_string()))?]
-    };
-    events.into_iter().map(complete).collect()
+        Ok(vec![complete(event.map_err(|error| EventError::Invalid(error.to_string()))?)?])
+    }
 }
 
 /// In binary mode, the attributes of the one event.
@@ -63,5 +67,5 @@ pub struct CloudEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     datacontenttype: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<serde_json::Value>,
+    data: Option<Value>,
 }
