@@ -314,6 +314,12 @@ impl World {
         (output.status.code(), format!("{}\n{said}", String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// The ids of its processes.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.processes.iter().filter_map(|process| process.child.id()).collect()
+    }
+
     /// In which way it runs.
     #[must_use]
     pub fn way(&self) -> Way {

@@ -21,7 +21,10 @@ use eventing::{
     log::{EmbeddedLog, EventLog, Lag},
     sources::Sources,
 };
-use runtime::{Service, Stop, service::serve};
+use runtime::{
+    Service, Stop,
+    server::{Limits, serve},
+};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -169,7 +172,7 @@ struct City {
     log: Arc<dyn EventLog>,
     sources: Sources,
     bridge: Bridge,
-    server: tokio::task::JoinHandle<std::io::Result<()>>,
+    server: tokio::task::JoinHandle<()>,
 }
 
 impl City {
@@ -201,7 +204,8 @@ impl City {
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { port: args.port, source })?;
         let port = listener.local_addr().map_err(StartError::Serve)?.port();
         eprintln!("listening on port {port}");
-        let server = tokio::spawn(serve(listener, one_after_the_other(routers), stop.clone()));
+        let server =
+            tokio::spawn(serve(listener, one_after_the_other(routers), stop.clone(), Limits::of_this_system()));
         Ok(Self { port, log, sources, bridge, server })
     }
 
@@ -239,9 +243,9 @@ impl City {
     }
 
     async fn finish(self) -> Result<(), DemoError> {
-        let served = self.server.await.map_err(|error| StartError::Serve(error.into()))?;
+        self.server.await.map_err(|error| StartError::Serve(error.into()))?;
         self.bridge.finish().await;
-        Ok(served.map_err(StartError::Serve)?)
+        Ok(())
     }
 }
 

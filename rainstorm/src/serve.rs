@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use eventing::{
     LogSettings, StartError,
-    bridge::{Bounds, Bridge, BridgeSettings, HttpSink, Pulse, Sink},
+    bridge::{Bounds, Bridge, BridgeSettings, HttpSink, Pulse, Sink, named_url},
     listen_and_serve,
 };
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
@@ -78,14 +78,11 @@ pub async fn bridge(args: BridgeArgs) -> Result<(), StartError> {
     let mut sinks: HashMap<String, Arc<dyn Sink>> = HashMap::new();
     for sink in &args.sinks {
         let wrong = |reason: &str| StartError::Setting(format!("SINKS: {sink:?} {reason}"));
-        let (name, url) = sink.split_once('=').ok_or_else(|| wrong("must be SERVICE=URL"))?;
+        let (name, url) = named_url(sink).map_err(wrong)?;
         if !sources.subscriptions.iter().any(|subscription| subscription.service == name) {
             return Err(wrong("names a service that no KafkaSource has as its sink"));
         }
-        if !url.starts_with("http://") {
-            return Err(wrong("must be an http:// URL"));
-        }
-        let door = HttpSink::new(url.to_owned()).map_err(|error| wrong(&error))?;
+        let door = HttpSink::new(url).map_err(|error| wrong(&error))?;
         sinks.insert(name.to_owned(), Arc::new(door));
     }
     if let Some(missing) = sources.subscriptions.iter().find(|it| !sinks.contains_key(&it.service)) {
@@ -107,7 +104,7 @@ pub async fn bridge(args: BridgeArgs) -> Result<(), StartError> {
     let metrics = Registry::new();
     // The names are constants; a registry of its own can't have them already.
     let _ = metrics.register(Box::new(PulseMetrics::new(bridge.pulses.clone())));
-    let own = Service::new("bridge", OpenApiRouter::new(), axum::Router::new(), metrics, || async { Ok(()) });
+    let own = Service::new("bridge", OpenApiRouter::new(), OpenApiRouter::new(), metrics, || async { Ok(()) });
     listen_and_serve((Ipv4Addr::UNSPECIFIED, args.port), vec![own], stop).await?;
     bridge.finish().await;
     Ok(())

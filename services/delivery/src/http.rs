@@ -69,8 +69,11 @@ struct Shift {
 }
 
 /// Begins or ends a driver's shift; a ride under way is finished first. The same again changes nothing.
-#[utoipa::path(put, path = "/drivers/{id}", params(("id" = String, Path, description = "The driver's id")),
-    responses((status = 200, body = Shift), (status = 422, body = Problem)))]
+#[utoipa::path(put, path = "/drivers/{id}", request_body = Wish,
+    params(("id" = String, Path, description = "The driver's id")),
+    responses((status = 200, body = Shift),
+        (status = 415, description = "The body must be JSON"),
+        (status = 422, description = "The id or a field can't be accepted")))]
 async fn put_driver(
     State(people): State<People>,
     PathParams(driver_id): PathParams<String>,
@@ -119,7 +122,9 @@ struct Delivered {
 
 /// Ends the ride with an order (manual mode) and frees its driver; once more changes nothing.
 #[utoipa::path(post, path = "/deliveries/{id}/deliver", params(("id" = String, Path, description = "The order's id")),
-    responses((status = 200, body = Delivered), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, body = Delivered),
+        (status = 404, description = "Nobody waits for such an order"),
+        (status = 409, description = "The order is not on its way")))]
 async fn deliver(
     State(people): State<People>,
     PathParams(id): PathParams<String>,

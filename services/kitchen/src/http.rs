@@ -66,8 +66,11 @@ struct Published {
 }
 
 /// Publishes a kitchen's menu, which replaces the one before; the same menu again changes nothing.
-#[utoipa::path(put, path = "/kitchens/{id}", params(("id" = String, Path, description = "The kitchen's id")),
-    responses((status = 200, body = Published), (status = 422, body = Problem)))]
+#[utoipa::path(put, path = "/kitchens/{id}", request_body = Menu,
+    params(("id" = String, Path, description = "The kitchen's id")),
+    responses((status = 200, body = Published),
+        (status = 415, description = "The body must be JSON"),
+        (status = 422, description = "A field can't be accepted")))]
 async fn put_kitchen(
     State(writer): State<Writer>,
     PathParams(kitchen_id): PathParams<String>,
@@ -157,7 +160,9 @@ struct Packed {
 
 /// Packs an order that is being cooked (manual mode); once more changes nothing.
 #[utoipa::path(post, path = "/tickets/{id}/pack", params(("id" = String, Path, description = "The order's id")),
-    responses((status = 200, body = Packed), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, body = Packed),
+        (status = 404, description = "The kitchen knows no such order"),
+        (status = 409, description = "The order isn't being cooked")))]
 async fn pack(
     State(writer): State<Writer>,
     PathParams(id): PathParams<String>,

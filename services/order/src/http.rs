@@ -99,9 +99,10 @@ type Placed = (StatusCode, [(HeaderName, String); 1], Json<OrderAccepted>);
 /// Places an order. With an `Idempotency-Key`, sending the same order again gives the same answer.
 #[utoipa::path(post, path = "/orders", request_body = OrderRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 200 visible ASCII characters")),
-    responses((status = 201, body = OrderAccepted), (status = 400, body = Problem), (status = 409, body = Problem),
-        (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
-        (status = 503, body = Problem)))]
+    responses((status = 201, body = OrderAccepted),
+        (status = 409, description = "The kitchen is closed"),
+        (status = 415, description = "The body must be JSON"),
+        (status = 422, description = "A field can't be accepted")))]
 async fn place_order(
     State(writer): State<Writer>,
     headers: HeaderMap,
@@ -143,8 +144,9 @@ async fn place_order(
 
 /// Asks to cancel an order. The kitchen answers, because it knows whether the food is packed.
 #[utoipa::path(post, path = "/orders/{id}/cancel", params(("id" = String, Path, description = "The order's id")),
-    responses((status = 202, body = CancellationAccepted), (status = 404, body = Problem),
-        (status = 409, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = CancellationAccepted),
+        (status = 404, description = "There is no such order"),
+        (status = 409, description = "The order has ended")))]
 async fn cancel_order(
     State(writer): State<Writer>,
     PathParams(order_id): PathParams<String>,

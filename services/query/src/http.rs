@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use axum::{Json, extract::State, http::StatusCode};
-use event_sourcing::Value;
 use runtime::{
     Problem,
     extract::{PathParams, QueryParams},
@@ -15,19 +14,21 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use crate::views::{DriverView, KitchenView, OrderView, Status, View};
+use crate::views::{DriverView, KitchenView, OrderView, View};
 
 mod answers;
+mod page;
 mod reading;
 
 use answers::{Board, DriverDetails, KitchenDetails, ORDERS, OrderDetails, OrderPage, Ticket, details, summary};
+pub use page::{OrderFilter, Page};
 pub use reading::Views;
 
 /// How long a question waits for the view to come as far as was asked for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks whether another instance has brought it there.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Orders on a page, and tickets on a board, at most.
+/// Tickets on a board, at most.
 const LIMIT: i64 = 500;
 
 /// The routes for people.
@@ -42,28 +43,18 @@ pub fn routes(views: Views) -> OpenApiRouter {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct AtLeast {
     /// Wait (for five seconds at most) until the view holds this version of the order's own stream.
     #[param(minimum = 1)]
     at_least: Option<i64>,
 }
 
-#[derive(Deserialize, IntoParams)]
-struct OrderFilter {
-    customer_id: Option<String>,
-    /// `placed`, `paid`, `cooking`, `packed`, `out_for_delivery`, `delivered`, `completed` or `cancelled`.
-    status: Option<String>,
-    /// 1 to 500; 50 if it isn't given.
-    #[param(minimum = 1, maximum = 500)]
-    limit: Option<i64>,
-    /// From the page before.
-    cursor: Option<String>,
-}
-
 /// One order with its timeline.
 #[utoipa::path(get, path = "/orders/{id}", params(("id" = String, Path, description = "The order's id"), AtLeast),
-    responses((status = 200, body = OrderDetails), (status = 400, body = Problem), (status = 404, body = Problem),
-        (status = 412, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = OrderDetails),
+        (status = 404, description = "There is no such order"),
+        (status = 412, description = "The view has not come as far as asked for")))]
 async fn get_order(
     State(mut views): State<Views>,
     PathParams(id): PathParams<String>,
@@ -100,45 +91,13 @@ async fn get_order(
 
 /// Orders, newest first.
 #[utoipa::path(get, path = "/orders", params(OrderFilter),
-    responses((status = 200, body = OrderPage), (status = 400, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = OrderPage)))]
 async fn list_orders(
     State(views): State<Views>,
     QueryParams(filter): QueryParams<OrderFilter>,
 ) -> Result<Json<OrderPage>, Problem> {
-    let limit = filter.limit.unwrap_or(50);
-    if !(1..=LIMIT).contains(&limit) {
-        return Err(bad_parameter("limit", "must be 1 to 500"));
-    }
-    let mut values: Vec<Value> = Vec::new();
-    let mut sql = "SELECT order_id, view FROM orders WHERE placed = 1".to_owned();
-    let mut and = |condition: &str, value: Value| {
-        values.push(value);
-        sql.push_str(&format!(" AND {condition} ${}", values.len()));
-    };
-    if let Some(customer_id) = filter.customer_id {
-        if customer_id.contains('\0') {
-            return Err(bad_parameter("customer_id", "must not contain NUL"));
-        }
-        and("customer_id =", customer_id.into());
-    }
-    if let Some(status) = filter.status {
-        let known: Status = serde_json::from_value(status.into()).map_err(|_| {
-            bad_parameter(
-                "status",
-                "must be placed, paid, cooking, packed, out_for_delivery, delivered, completed or cancelled",
-            )
-        })?;
-        and("status =", known.as_str().into());
-    }
-    if let Some(cursor) = filter.cursor {
-        let last: Uuid = cursor.parse().map_err(|_| bad_parameter("cursor", "must come from the page before"))?;
-        and("order_id <", last.to_string().into());
-    }
-    // One more than was asked for tells whether there is a next page.
-    values.push((limit + 1).into());
-    sql.push_str(&format!(" ORDER BY order_id DESC LIMIT ${}", values.len()));
+    let Page { sql, values, limit } = filter.page()?;
     let rows: Vec<(String, OrderView)> = views.rows(sql, values).await.map_err(|error| Problem::unavailable(&error))?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = rows.len() > limit;
     let orders: Vec<_> = rows.into_iter().take(limit).map(|(order_id, view)| summary(order_id, &view)).collect();
     let cursor = orders.last().filter(|_| more).map(|order| order.order_id.clone());
@@ -146,7 +105,7 @@ async fn list_orders(
 }
 
 /// Every kitchen with its menu.
-#[utoipa::path(get, path = "/kitchens", responses((status = 200, body = Vec<KitchenDetails>), (status = 503, body = Problem)))]
+#[utoipa::path(get, path = "/kitchens", responses((status = 200, body = Vec<KitchenDetails>)))]
 async fn list_kitchens(State(views): State<Views>) -> Result<Json<Vec<KitchenDetails>>, Problem> {
     let sql = "SELECT kitchen_id, view FROM kitchens ORDER BY kitchen_id".to_owned();
     let rows: Vec<(String, KitchenView)> =
@@ -160,7 +119,7 @@ async fn list_kitchens(State(views): State<Views>) -> Result<Json<Vec<KitchenDet
 
 /// What a kitchen has to do: its orders from the payment until they are on their way.
 #[utoipa::path(get, path = "/kitchens/{id}/board", params(("id" = String, Path, description = "The kitchen's id")),
-    responses((status = 200, body = Board), (status = 404, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = Board), (status = 404, description = "There is no such kitchen")))]
 async fn get_board(State(views): State<Views>, PathParams(id): PathParams<String>) -> Result<Json<Board>, Problem> {
     let unknown = || Problem::not_found(format!("there is no kitchen {id:?}"));
     if id.contains('\0') {
@@ -187,7 +146,7 @@ async fn get_board(State(views): State<Views>, PathParams(id): PathParams<String
 }
 
 /// Every driver.
-#[utoipa::path(get, path = "/drivers", responses((status = 200, body = Vec<DriverDetails>), (status = 503, body = Problem)))]
+#[utoipa::path(get, path = "/drivers", responses((status = 200, body = Vec<DriverDetails>)))]
 async fn list_drivers(State(views): State<Views>) -> Result<Json<Vec<DriverDetails>>, Problem> {
     let sql = "SELECT driver_id, view FROM drivers ORDER BY driver_id".to_owned();
     let rows: Vec<(String, DriverView)> =

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+pub use http::{OrderFilter, Page};
+
 use eventing::{Platform, StartError};
 use runtime::Service;
 use sqlx::migrate::Migrator;

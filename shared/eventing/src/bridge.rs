@@ -15,7 +15,7 @@ use event_sourcing::{chance, new_id, now};
 use runtime::Stop;
 
 pub use reflex::{Bounds, Pulse};
-pub use sink::{HttpSink, RouterSink, Sink};
+pub use sink::{HttpSink, RouterSink, Sink, named_url};
 
 use crate::{
     NOT_A_CLOUD_EVENT, TICK, dead_letters, from_record,

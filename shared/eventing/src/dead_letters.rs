@@ -8,7 +8,7 @@ use cloudevents::{AttributesReader, Event};
 use event_sourcing::{Database, Value, pieces, placeholders};
 
 use crate::{
-    Failure,
+    Failure, from_json,
     log::{EventLog, Record},
     to_record,
 };
@@ -101,7 +101,8 @@ impl DeadLetters {
         }
         let mut records = Vec::new();
         for row in &rows {
-            let event: Event = serde_json::from_str(row.str(5)?).map_err(|error| Failure::Never(error.to_string()))?;
+            let kept = serde_json::from_str(row.str(5)?).map_err(|error| Failure::Never(error.to_string()))?;
+            let event = from_json(kept).map_err(|error| Failure::Never(error.to_string()))?;
             let state = if row.str(4)?.is_empty() { "failed" } else { "parked" };
             records.push(letter(event, self.service, state, row.text(2)?, row.int(3)?)?);
         }

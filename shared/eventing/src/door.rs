@@ -15,31 +15,28 @@ use std::{
 };
 
 use axum::{
-    Router,
-    body::Bytes,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
-    routing::post,
+    http::{HeaderMap, StatusCode},
 };
 use cloudevents::{AttributesReader, Event};
 use event_sourcing::{Database, Value, now, pieces, placeholders};
 use futures::FutureExt;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
-use runtime::Problem;
+use runtime::{Problem, extract::RawBody};
 use tokio::sync::RwLock;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Failure, Handled, Handler, Incoming, NOT_A_CLOUD_EVENT, TICK, complete,
+    EventError, Failure, Handled, Handler, Incoming, NOT_A_CLOUD_EVENT, TICK,
     dead_letters::{DeadLetter, DeadLetters},
     name_and_version,
+    request::{Attributes, CloudEvent, events_of},
 };
 
 /// An event that was begun this often and never finished has crashed its handler each time.
 const MAX_ATTEMPTS: i64 = 5;
 /// From this attempt on, an event is handled while nothing else is: if the process dies, it was this one.
 const ALONE_FROM: i64 = 3;
-
-const BATCH: &str = "application/cloudevents-batch+json";
 
 /// The door of one service.
 pub struct Door {
@@ -87,8 +84,8 @@ impl Door {
     }
 
     /// `POST /events`.
-    pub fn router(self: Arc<Self>) -> Router {
-        Router::new().route("/events", post(receive)).with_state(self)
+    pub fn router(self: Arc<Self>) -> OpenApiRouter {
+        OpenApiRouter::new().routes(routes!(receive)).with_state(self)
     }
 
     /// Handles a batch; an error means that some of it is to be delivered again.
@@ -323,22 +320,23 @@ enum Sorted {
     Never(Box<Event>, String),
 }
 
-async fn receive(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Problem> {
-    let events = read(&headers, &body).map_err(|reason| Problem::bad_request(format!("no CloudEvent: {reason}")))?;
-    match door.handle(events).await {
+/// Takes one CloudEvent (binary or structured mode) or several (batch mode). An event that doesn't concern this service
+/// is none of its business; one that can never be handled lies in its dead letters afterwards.
+#[utoipa::path(post, path = "/events", params(Attributes), request_body(content(
+        (serde_json::Value = "application/json"),
+        (CloudEvent = "application/cloudevents+json"),
+        (Vec<CloudEvent> = "application/cloudevents-batch+json"),
+    )),
+    responses((status = 204, description = "The effects are durable and published"),
+        (status = 400, description = "This is no CloudEvent")))]
+async fn receive(
+    State(door): State<Arc<Door>>,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+) -> Result<StatusCode, Problem> {
+    let no_event = |error: EventError| Problem::bad_request(error.to_string());
+    match door.handle(events_of(&headers, &body).map_err(no_event)?).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(failure) => Err(Problem::unavailable(&failure)),
     }
-}
-
-/// The events of a request, in binary, structured or batch mode.
-fn read(headers: &HeaderMap, body: &Bytes) -> Result<Vec<Event>, String> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let events: Vec<Event> = if media_type.starts_with(BATCH) {
-        serde_json::from_slice(body).map_err(|error| error.to_string())?
-    } else {
-        let event = cloudevents::binding::http::to_event(headers, body.to_vec()).map_err(|error| error.to_string())?;
-        vec![event]
-    };
-    events.into_iter().map(|event| complete(event).map_err(|error| error.to_string())).collect()
 }

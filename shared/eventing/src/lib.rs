@@ -9,14 +9,16 @@ pub mod log;
 mod outbox;
 mod platform;
 mod reactor;
+mod request;
 pub mod sources;
 
 pub use door::Door;
 pub use event::{
-    EventError, Incoming, NOT_A_CLOUD_EVENT, TICK, TYPE_PREFIX, complete, from_record, name_and_version, published,
-    to_record,
+    EventError, Incoming, NOT_A_CLOUD_EVENT, TICK, TYPE_PREFIX, complete, from_json, from_record, name_and_version,
+    published, to_record,
 };
 pub use handler::{Failure, Handled, Handler};
 pub use outbox::Outbox;
-pub use platform::{Identity, LogSettings, Platform, StartError, listen_and_serve, run};
+pub use platform::{Identity, LogSettings, Platform, StartError, librdkafka_settings, listen_and_serve, run};
 pub use reactor::{AsyncReact, Reactions, Reactor, Writer};
+pub use request::events_of;

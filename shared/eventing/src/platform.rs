@@ -5,7 +5,10 @@ use std::{collections::HashMap, future::Future, net::Ipv4Addr, process::ExitCode
 use clap::Parser;
 use event_sourcing::{Database, MIGRATIONS, Store, StoreError};
 use prometheus::Registry;
-use runtime::{Service, Stop, service::serve};
+use runtime::{
+    Service, Stop,
+    server::{Limits, serve},
+};
 use sqlx::migrate::Migrator;
 use tokio::net::TcpListener;
 use utoipa_axum::router::OpenApiRouter;
@@ -75,7 +78,7 @@ impl LogSettings {
 
 /// librdkafka's settings among the environment's variables: `security.protocol`, `ssl.…`, `sasl.…`, as they are or as
 /// `KAFKA_SECURITY_PROTOCOL`, `KAFKA_SSL_…`, `KAFKA_SASL_…`.
-fn librdkafka_settings(
+pub fn librdkafka_settings(
     variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
 ) -> HashMap<String, String> {
     let passed_on = |name: &str| name == "security.protocol" || name.starts_with("ssl.") || name.starts_with("sasl.");
@@ -226,7 +229,8 @@ pub async fn listen_and_serve(
 ) -> Result<(), StartError> {
     let listener = TcpListener::bind((address, port)).await.map_err(|source| StartError::Listen { port, source })?;
     eprintln!("listening on port {}", listener.local_addr()?.port());
-    Ok(serve(listener, runtime::service::router(services), stop).await?)
+    serve(listener, runtime::service::router(services), stop, Limits::of_this_system()).await;
+    Ok(())
 }
 
 #[cfg(test)]

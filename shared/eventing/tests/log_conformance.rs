@@ -90,6 +90,20 @@ async fn records_of_a_key_stand_in_one_partition_in_the_order_they_were_appended
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_as_large_as_a_door_takes_is_told_like_any_other() {
+    every_log(|log, topic| async move {
+        log.create_topics(&[&topic]).await.unwrap();
+        let large = Record { value: Some(vec![b'x'; 4 << 20]), ..record("key", 0) };
+        log.append(&topic, vec![record("key", 1), large.clone(), record("key", 2)]).await.unwrap();
+        let member = log.join(&topic, std::slice::from_ref(&topic)).await.unwrap();
+        let records: Vec<_> = consume(&*member, 3).await.into_iter().map(|(_, record)| record).collect();
+        assert!(records == [record("key", 1), large, record("key", 2)]);
+        member.leave().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_reads_everything_once_in_order_and_then_has_no_lag() {
     every_log(|log, topic| async move {
         topic_with(&*log, &topic, 10, 10).await;

@@ -1,10 +1,12 @@
 //! Extractors that answer bad input with [`Problem`]s instead of plain text.
 
 use axum::{
+    body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
     http::{StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
+use tower_http::timeout::TimeoutError;
 
 use crate::problem::{FieldError, Problem};
 
@@ -21,7 +23,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
             let detail = "send the command as JSON, with Content-Type: application/json";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let body = axum::body::Bytes::from_request(request, state).await.map_err(|rejection| body(&rejection))?;
+        let RawBody(body) = RawBody::from_request(request, state).await?;
         let text = std::str::from_utf8(&body).map_err(|_| Problem::bad_request("the body is not UTF-8"))?;
         let json = &mut serde_json::Deserializer::from_str(text);
         let value = serde_path_to_error::deserialize(&mut *json).map_err(|error| {
@@ -44,11 +46,27 @@ fn reason(error: &serde_json::Error) -> String {
     text.split(" at line ").next().unwrap_or(&text).to_owned()
 }
 
-fn body(rejection: &BytesRejection) -> Problem {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
-        _ => Problem::bad_request("the body could not be read to its end"),
+/// The body as it came.
+pub struct RawBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for RawBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let unreadable = |rejection: BytesRejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
+            _ if took_too_long(&rejection) => {
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come to its end in time")
+            }
+            _ => Problem::bad_request("the body could not be read to its end"),
+        };
+        Bytes::from_request(request, state).await.map(Self).map_err(unreadable)
     }
+}
+
+/// Whether the server's limit lies at the bottom of this.
+fn took_too_long(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<TimeoutError>() || error.source().is_some_and(took_too_long)
 }
 
 /// The parameters in the path.

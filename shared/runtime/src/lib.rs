@@ -2,7 +2,9 @@
 //! metrics, graceful shutdown.
 
 pub mod extract;
+mod openapi;
 pub mod problem;
+pub mod server;
 pub mod service;
 pub mod settings;
 

@@ -7,6 +7,9 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// The media type of a [`Problem`].
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
 /// A field of the request and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
@@ -23,7 +26,7 @@ impl FieldError {
     }
 }
 
-/// The body of every answer that isn't a success; media type `application/problem+json`.
+/// The body of every answer that isn't a success; its media type is [`PROBLEM_JSON`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
     /// `about:blank`: the status says what kind it is (RFC 9457, section 4.2.1).
@@ -96,8 +99,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut response = (status, axum::Json(self)).into_response();
-        let json = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -1,23 +1,23 @@
 //! A service as something that can be served: alone on its own port, or several behind one.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use axum::{Json, Router, extract::DefaultBodyLimit, http::StatusCode, response::IntoResponse, routing::get};
 use prometheus::{Encoder, Registry, TextEncoder};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::Problem;
+use crate::{
+    Problem,
+    openapi::{complete, operations},
+};
 
 /// The largest body of a command, in bytes.
 pub const COMMAND_LIMIT: usize = 64 * 1024;
 /// The largest body of `POST /events`, in bytes.
 pub const EVENTS_LIMIT: usize = 4 * 1024 * 1024;
-/// How long what is in flight may take after SIGTERM.
-pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
 type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
@@ -28,17 +28,18 @@ pub struct Service {
     people: Router,
     openapi: OpenApi,
     door: Router,
+    door_openapi: OpenApi,
     metrics: Registry,
     ready: Check,
 }
 
 impl Service {
-    /// `people`: what they can ask, with its documentation. `door`: the one route `/events`.
+    /// `people`: what they can ask, with its documentation. `door`: the one route `/events`, with its own.
     /// `ready`: whether the store answers.
     pub fn new<F>(
         name: &'static str,
         people: OpenApiRouter,
-        door: Router,
+        door: OpenApiRouter,
         metrics: Registry,
         ready: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self
@@ -48,9 +49,16 @@ impl Service {
         let (people, mut openapi) = people.split_for_parts();
         openapi.info.title = format!("Rainstorm: {name}");
         openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
+        let (door, mut door_openapi) = door.split_for_parts();
+        for operation in door_openapi.paths.paths.values_mut().flat_map(operations) {
+            // Several doors may be documented in one place.
+            operation.operation_id = Some(format!("{name}_events"));
+        }
+        complete(&mut openapi);
+        complete(&mut door_openapi);
         let people = people.layer(DefaultBodyLimit::max(COMMAND_LIMIT));
         let door = door.layer(DefaultBodyLimit::max(EVENTS_LIMIT));
-        Self { name, people, openapi, door, metrics, ready: Arc::new(move || Box::pin(ready())) }
+        Self { name, people, openapi, door, door_openapi, metrics, ready: Arc::new(move || Box::pin(ready())) }
     }
 
     /// The door alone, at `/events`: for a bridge in the same process.
@@ -72,13 +80,14 @@ pub fn router(services: Vec<Service>) -> Router {
     let mut openapi = OpenApi::default();
     let (mut registries, mut checks) = (Vec::new(), Vec::new());
     for service in services {
-        let door = service.door;
         router = router.merge(service.people);
-        router = if alone { router.merge(door) } else { router.nest(&format!("/{}", service.name), door) };
         if alone {
-            openapi = service.openapi
+            router = router.merge(service.door);
+            openapi = service.openapi.merge_from(service.door_openapi);
         } else {
-            openapi.merge(service.openapi)
+            let path = format!("/{}", service.name);
+            router = router.nest(&path, service.door);
+            openapi = openapi.merge_from(service.openapi).nest(path, service.door_openapi);
         }
         registries.push(service.metrics);
         checks.push((service.name, service.ready));
@@ -167,18 +176,5 @@ impl Stop {
     /// Returns when it is time.
     pub async fn wait(&self) {
         self.0.cancelled().await;
-    }
-}
-
-/// Serves until `stop`, then lets what is in flight finish, for [`SHUTDOWN`] at most.
-///
-/// # Errors
-/// If the listener fails.
-pub async fn serve(listener: TcpListener, router: Router, stop: Stop) -> std::io::Result<()> {
-    let waiting = stop.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move { waiting.wait().await });
-    tokio::select! {
-        result = server => result,
-        () = async { stop.wait().await; tokio::time::sleep(SHUTDOWN).await } => Ok(()),
     }
 }

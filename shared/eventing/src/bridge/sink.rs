@@ -20,7 +20,7 @@ pub trait Sink: Send + Sync + 'static {
 /// A door on the network.
 pub struct HttpSink {
     client: reqwest::Client,
-    url: String,
+    url: reqwest::Url,
 }
 
 impl HttpSink {
@@ -28,7 +28,7 @@ impl HttpSink {
     ///
     /// # Errors
     /// If no client can be made.
-    pub fn new(url: String) -> Result<Self, String> {
+    pub fn new(url: reqwest::Url) -> Result<Self, String> {
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
         Ok(Self { client: client.map_err(|error| error.to_string())?, url })
     }
@@ -37,12 +37,23 @@ impl HttpSink {
 #[async_trait]
 impl Sink for HttpSink {
     async fn post(&self, headers: Vec<(String, String)>, body: Vec<u8>) -> Result<(u16, String), String> {
-        let request = self.client.post(&self.url).body(body);
+        let request = self.client.post(self.url.clone()).body(body);
         let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let response = request.send().await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
         Ok((status, response.text().await.unwrap_or_default()))
     }
+}
+
+/// A service and where its door is, of `SERVICE=URL`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn named_url(text: &str) -> Result<(&str, reqwest::Url), &'static str> {
+    let (service, url) =
+        text.split_once('=').filter(|(service, _)| !service.is_empty()).ok_or("must be SERVICE=URL")?;
+    let url: reqwest::Url = url.parse().map_err(|_| "must be an http:// URL")?;
+    if url.scheme() == "http" { Ok((service, url)) } else { Err("must be an http:// URL") }
 }
 
 /// A door in this process, `/events` of its router.

@@ -23,6 +23,9 @@ use super::{Batch, EventLog, Lag, LogError, Member, Partition, Record, Stored};
 
 /// Records of one partition that wait in memory: above the first figure no more are fetched, until below the second.
 const BUFFER: (usize, usize) = (1024, 256);
+/// The largest record, in bytes. Whatever came through a door may have to lie on its dead-letter topic, which must not
+/// depend on Kafka's own limit of 1 MiB: a letter that can't be told would hold up all that come after it.
+const RECORD: &str = "8388608";
 /// How long a broker may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -57,6 +60,7 @@ impl KafkaLog {
             // As Java's clients place a key, so that whoever writes it, one order is in one partition.
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "1")
+            .set("message.max.bytes", RECORD)
             // Then the publisher is told, and tries again from the first event that is missing.
             .set("message.timeout.ms", "8000")
             .create()
@@ -115,8 +119,8 @@ impl EventLog for KafkaLog {
         }
         let admin: AdminClient<DefaultClientContext> = self.config.create().map_err(unavailable)?;
         // -1: as many replicas as the cluster's own default says.
-        let new: Vec<_> =
-            missing.iter().map(|topic| NewTopic::new(topic, self.partitions, TopicReplication::Fixed(-1))).collect();
+        let new = |topic| NewTopic::new(topic, self.partitions, TopicReplication::Fixed(-1));
+        let new: Vec<_> = missing.iter().map(|topic| new(topic).set("max.message.bytes", RECORD)).collect();
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         for created in admin.create_topics(&new, &options).await.map_err(unavailable)? {
             match created {
