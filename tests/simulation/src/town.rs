@@ -349,7 +349,7 @@ impl Town {
     async fn stop(self: Arc<Self>, instance: Instance) {
         self.world.tell(|| format!("{} is told to stop", instance.process.name));
         instance.stopping.store(true, Ordering::Relaxed);
-        let ends = Instant::now() + runtime::service::SHUTDOWN;
+        let ends = Instant::now() + runtime::server::SHUTDOWN;
         // Whoever asks it something holds on to it for as long.
         while Arc::strong_count(&instance.in_flight) > 2 && Instant::now() < ends && !instance.process.is_dead() {
             sleep(Duration::from_millis(10)).await;
