@@ -1,5 +1,6 @@
 //! Rainstorm's command line: the demo, the storm, and the tools to run, watch and prove a deployment.
 
+mod audit;
 mod demo;
 mod lag;
 mod order;
@@ -43,6 +44,8 @@ enum Command {
     Order(order::OrderArgs),
     /// Show how far each service is behind, per partition.
     Lag(lag::LagArgs),
+    /// Prove what the services promise, from the log and the stores of a deployment.
+    Audit(audit::AuditArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
             Some(Command::Bridge(args)) => serve::bridge(args).await?,
             Some(Command::Order(args)) => order::order(args).await?,
             Some(Command::Lag(args)) => lag::lag(args).await?,
+            Some(Command::Audit(args)) => audit::audit(args).await?,
             None => {}
         }
         Ok(())

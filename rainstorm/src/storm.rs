@@ -8,7 +8,7 @@ mod display;
 mod summary;
 mod tracker;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use runtime::{Stop, settings::duration};
 use tokio::time::Instant;
@@ -46,6 +46,10 @@ pub struct Curve {
     /// Makes the same customers come at the same moments again.
     #[arg(long)]
     seed: Option<u64>,
+    /// Append the id of every order to this file the moment it is accepted: what the system has promised, as its
+    /// customers know it. `rainstorm audit --accepted FILE` holds it to that.
+    #[arg(long, value_name = "FILE")]
+    accepted: Option<PathBuf>,
     /// Give up on unfinished orders when none has ended for so long.
     #[arg(long, default_value = "60s", value_parser = duration)]
     patience: Duration,
@@ -74,7 +78,14 @@ impl Curve {
             bad_cards: self.bad_cards,
             seed: self.seed.unwrap_or_else(rand::random),
         };
-        StormPlan { weather, url: url.to_owned(), query_url: url.to_owned(), patience: self.patience, quiet: false }
+        StormPlan {
+            weather,
+            url: url.to_owned(),
+            query_url: url.to_owned(),
+            patience: self.patience,
+            accepted: self.accepted.clone(),
+            quiet: false,
+        }
     }
 }
 
@@ -100,6 +111,7 @@ pub struct StormPlan {
     url: String,
     query_url: String,
     patience: Duration,
+    accepted: Option<PathBuf>,
     /// Show nothing while it goes on.
     pub quiet: bool,
 }
@@ -111,6 +123,8 @@ pub enum StormError {
     NoAnswer { url: String, source: reqwest::Error },
     #[error("no kitchen at {url} is open with something to eat; `rainstorm seed` opens some")]
     NothingToEat { url: String },
+    #[error("--accepted {file}: {source}")]
+    Accepted { file: String, source: std::io::Error },
     #[error("not every order reached its end as it should; the summary says which")]
     Unfinished,
 }
@@ -138,7 +152,11 @@ pub async fn run(plan: StormPlan, more: impl Fn() -> Vec<String> + Send + 'stati
     let kitchens = kitchens(&client, &plan).await?;
     let arrivals: Vec<Arrival> = arrivals::schedule(&plan.weather, &kitchens);
     let tracker = Arc::new(Tracker::default());
-    let customers = Arc::new(Customers::new(client.clone(), &plan.url, tracker.clone()));
+    let customers = Customers::new(client.clone(), &plan.url, tracker.clone(), plan.accepted.as_deref());
+    let customers = Arc::new(customers.map_err(|source| StormError::Accepted {
+        file: plan.accepted.unwrap_or_default().display().to_string(),
+        source,
+    })?);
 
     let started = Instant::now();
     let display = Display::start(arrivals.len(), tracker.clone(), more, plan.quiet);

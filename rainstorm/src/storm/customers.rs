@@ -1,6 +1,12 @@
 //! What a customer does: looks at the menu, orders, and sometimes changes his mind.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -60,17 +66,39 @@ pub struct Customers {
     client: reqwest::Client,
     url: String,
     tracker: Arc<Tracker>,
+    /// Where every order that was accepted is noted.
+    accepted: Option<Mutex<File>>,
 }
 
 impl Customers {
-    pub fn new(client: reqwest::Client, url: &str, tracker: Arc<Tracker>) -> Self {
-        Self { client, url: url.to_owned(), tracker }
+    /// Customers of the system at `url`, who note in the file `accepted` what it promises them.
+    ///
+    /// # Errors
+    /// If that file can't be opened.
+    pub fn new(client: reqwest::Client, url: &str, tracker: Arc<Tracker>, accepted: Option<&Path>) -> io::Result<Self> {
+        let open = |file| File::options().create(true).append(true).open(file).map(Mutex::new);
+        Ok(Self { client, url: url.to_owned(), tracker, accepted: accepted.map(open).transpose()? })
+    }
+
+    /// Notes an order that was accepted, at once and in one write: whatever is killed next, the note stays.
+    fn note(&self, order_id: &str) -> io::Result<()> {
+        match &self.accepted {
+            Some(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.write_all(format!("{order_id}\n").as_bytes())?;
+                file.flush()
+            }
+            None => Ok(()),
+        }
     }
 
     /// Orders; `due` is when this was to begin.
     pub async fn order(self: Arc<Self>, arrival: Arrival, due: Instant) {
         match self.place(&arrival).await {
             Ok(order_id) => {
+                if let Err(error) = self.note(&order_id) {
+                    self.tracker.failed(format!("{order_id} was accepted and could not be noted: {error}"));
+                }
                 self.tracker.accepted(&order_id, &arrival, due);
                 if let Some(pause) = arrival.cancels_after {
                     tokio::time::sleep(pause).await;
