@@ -254,7 +254,6 @@ impl EventLog for SimulatedLog {
         let records = self.shared.sabotaged(topic, records);
         self.step(&format!("appends to {topic}: {}", names(&records))).await?;
         if world.breaks(Sabotage::AcknowledgeFirst) && world.happens(0.05) {
-            self.process.doom();
             return Ok(());
         }
         if world.happens(world.weather().failure * 2.0) {
