@@ -55,6 +55,7 @@ attacks! {
     requests_cut_off_in_the_middle_are_forgotten
     nonsense_in_paths_and_parameters_is_a_clients_mistake
     json_nested_without_end_is_refused_and_so_are_numbers_and_texts_that_cannot_be
+    events_that_no_store_can_hold_are_never_told_to_come_again
     headers_said_twice_or_against_each_other_are_a_clients_mistake
     half_closed_connections_are_answered_and_let_go
     slow_clients_are_hung_up_on_and_hold_up_nobody
@@ -379,6 +380,41 @@ async fn json_nested_without_end_is_refused_and_so_are_numbers_and_texts_that_ca
         let at = order.windows(4).position(|here| here == b"HERE").expect("it is there");
         let order = [&order[..at], bytes, &order[at + 4..]].concat();
         assert_eq!(target.post("/orders", "", order).await, 400);
+    }
+}
+
+async fn events_that_no_store_can_hold_are_never_told_to_come_again(target: &Target) {
+    let long = "x".repeat(100 << 10);
+    let odd =
+        ["\0", "a\0b", "\u{ffff}", "\u{202e}", "'; --", " ", "\n", "..", "019a0000-0000-7000-8000-000000000001", &long];
+    let menu = json!({"name": "x", "open": true, "currency": "EUR", "menu": []});
+    for event_type in ["kitchen.menu_published.v1", "delivery.delivered.v1"] {
+        for (number, text) in odd.iter().enumerate() {
+            for attribute in [
+                "id",
+                "source",
+                "subject",
+                "time",
+                "sequence",
+                "correlationid",
+                "causationid",
+                "traceparent",
+                "tracestate",
+                "partitionkey",
+                "dataschema",
+                "data",
+            ] {
+                let mut event = json!({
+                    "specversion": "1.0", "id": format!("{event_type}-{number}-{attribute}"), "source": "/attack",
+                    "type": format!("dev.rainstorm.{event_type}"), "subject": format!("attack-{number}-{attribute}"),
+                    "datacontenttype": "application/json", "data": menu.clone(),
+                });
+                event[attribute] = json!(text);
+                let media_type = "Content-Type: application/cloudevents+json\r\n";
+                let status = target.post(target.door, media_type, event.to_string()).await;
+                assert!(matches!(status, 204 | 400), "{status} to {attribute} {:?}", &text[..text.len().min(40)]);
+            }
+        }
     }
 }
 
