@@ -287,7 +287,7 @@ impl Handler for Projection {
                 Ok(None) => {}
                 Err(error) if met(&error) => {}
                 Err(error) => {
-                    failure = error.into();
+                    failure = Failure::from(error).shared_by(events.len());
                     break;
                 }
             }

@@ -22,7 +22,10 @@ pub enum StoreError {
     Conflict,
     /// Passes, or needs an operator: the database's own words say which.
     #[error("the database does not answer: {0}")]
-    Unavailable(#[from] sqlx::Error),
+    Unavailable(sqlx::Error),
+    /// Never passes: the database can't hold what it was given, such as a NUL in a text.
+    #[error("the database can't hold this: {0}")]
+    Refused(sqlx::Error),
     /// What is stored does not read as this version of the service expects.
     #[error(transparent)]
     Malformed(#[from] crate::MalformedEvent),
@@ -34,13 +37,22 @@ pub enum StoreError {
     Url(String),
 }
 
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        // SQLSTATE's classes of wrong data and of limits of the program. SQLite has no such codes, and no such limits.
+        let class = |code: &str| code.len() == 5 && (code.starts_with("22") || code.starts_with("54"));
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.as_deref().is_some_and(class) { Self::Refused(error) } else { Self::Unavailable(error) }
+    }
+}
+
 impl StoreError {
     /// Two transactions met; the loser tries again.
     pub(crate) fn from_write(error: sqlx::Error) -> Self {
         let met = error.as_database_error().is_some_and(|database| {
             database.is_unique_violation() || matches!(database.code().as_deref(), Some("40001" | "40P01"))
         });
-        if met { Self::Conflict } else { Self::Unavailable(error) }
+        if met { Self::Conflict } else { error.into() }
     }
 }
 

@@ -248,17 +248,18 @@ async fn commit_in_groups(database: Database, mut queued: mpsc::Receiver<Queued>
 }
 
 /// Commits all units in one transaction. Those that don't fit what is stored are left out beforehand; if another
-/// process still gets in between, the group is halved until the culprit stands alone.
+/// process still gets in between, or the database can't hold one of them, the group is halved until the culprit stands
+/// alone.
 async fn commit_group(database: &Database, units: Vec<Unit>) -> Vec<Result<(), StoreError>> {
     match try_group(database, &units).await {
         Ok(fits) => fits.into_iter().map(|fits| if fits { Ok(()) } else { Err(StoreError::Conflict) }).collect(),
-        Err(StoreError::Conflict) if units.len() > 1 => {
+        Err(StoreError::Conflict | StoreError::Refused(_)) if units.len() > 1 => {
             let (left, right) = units.split_at(units.len() / 2);
             let mut outcomes = Box::pin(commit_group(database, left.to_vec())).await;
             outcomes.extend(Box::pin(commit_group(database, right.to_vec())).await);
             outcomes
         }
-        Err(StoreError::Conflict) => vec![Err(StoreError::Conflict)],
+        Err(culprit @ (StoreError::Conflict | StoreError::Refused(_))) => vec![Err(culprit)],
         Err(error) => {
             let text = error.to_string();
             units.iter().map(|_| Err(StoreError::Unavailable(sqlx::Error::Protocol(text.clone())))).collect()

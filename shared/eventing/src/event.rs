@@ -23,6 +23,9 @@ pub const TICK: &str = "dev.knative.sources.ping";
 /// The type under which a KafkaSource delivers a record that is no CloudEvent.
 pub const NOT_A_CLOUD_EVENT: &str = "dev.knative.kafka.event";
 
+/// The longest identifier, in bytes: any two of them fit into one key of an index, also of PostgreSQL's.
+const IDENTIFIER: usize = 1_000;
+
 const SPECVERSION: &str = "ce_specversion";
 const CONTENT_TYPE: &str = "content-type";
 /// The media type of structured mode.
@@ -200,16 +203,36 @@ pub fn from_json(mut object: Map<String, Value>) -> std::result::Result<Event, E
     complete(event)
 }
 
-/// The event itself, if its required attributes say something.
+/// The event itself, if what it and its like are found by is what CloudEvents allows (section 3.1: no control
+/// characters) and a store can keep: no longer than [`IDENTIFIER`], and not empty where it is required. An event that
+/// can't be kept could not even be a dead letter, and would be told again for ever.
 ///
 /// # Errors
-/// Which one doesn't.
+/// Which attribute can't be taken.
 pub fn complete(event: Event) -> std::result::Result<Event, EventError> {
-    let empty = [("id", event.id()), ("source", event.source()), ("type", event.ty())];
-    match empty.iter().find(|(_, value)| value.is_empty()) {
-        Some((name, _)) => Err(EventError::Invalid(format!("the attribute {name} is empty"))),
-        None => Ok(event),
+    let extension = |name| match event.extension(name) {
+        Some(ExtensionValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let identifiers = [
+        ("id", Some(event.id())),
+        ("source", Some(event.source().as_str())),
+        ("type", Some(event.ty())),
+        ("subject", event.subject()),
+        ("partitionkey", extension("partitionkey")),
+        ("correlationid", extension("correlationid")),
+        ("causationid", extension("causationid")),
+    ];
+    for (name, text) in identifiers {
+        let wrong = match text {
+            Some("") if matches!(name, "id" | "source" | "type") => "is empty",
+            Some(text) if text.len() > IDENTIFIER => "is longer than 1,000 bytes",
+            Some(text) if text.chars().any(char::is_control) => "has control characters",
+            _ => continue,
+        };
+        return Err(EventError::Invalid(format!("the attribute {name} {wrong}")));
     }
+    Ok(event)
 }
 
 impl BinarySerializer<Record> for Record {
@@ -338,5 +361,18 @@ mod tests {
         }
         assert!(from_record(&Record { value: Some(b"garbage".to_vec()), ..Record::default() }).is_err());
         assert!(from_record(&Record::default()).is_err());
+    }
+
+    #[test]
+    fn an_identifier_that_no_store_can_keep_makes_it_no_cloud_event() {
+        let record = to_record(published("/orders", &stored()).unwrap()).unwrap();
+        for name in ["ce_id", "ce_source", "ce_type", "ce_subject", "ce_correlationid", "ce_causationid"] {
+            for text in ["a\0b", "\n", &"x".repeat(IDENTIFIER + 1)] {
+                let mut odd = record.clone();
+                odd.headers.iter_mut().filter(|(known, _)| known == name).for_each(|it| it.1 = text.into());
+                let reason = from_record(&odd).unwrap_err().to_string();
+                assert!(reason.contains(&name[3..]), "{name}: {reason}");
+            }
+        }
     }
 }
