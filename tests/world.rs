@@ -98,7 +98,7 @@ impl World {
         if let Way::KafkaAndPostgres(_) = way {
             static ONE_AT_A_TIME: LazyLock<Arc<AsyncMutex<()>>> = LazyLock::new(Arc::default);
             world.turn_on_kafka = Some(ONE_AT_A_TIME.clone().lock_owned().await);
-            empty_kafka().await;
+            Self::empty_kafka().await;
             world.create_databases().await;
         }
         world.start_processes().await;
@@ -148,7 +148,9 @@ impl World {
         self.start_processes().await;
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where a demo keeps its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
@@ -217,7 +219,9 @@ impl World {
         folder
     }
 
-    fn database_url(&self, service: &str) -> String {
+    /// The database of a service, where each has one on a server.
+    #[must_use]
+    pub fn database_url(&self, service: &str) -> String {
         let url = std::env::var("POSTGRES_URL").expect("asked for by is_possible");
         let (server, _) = url.rsplit_once('/').expect("a URL with a database");
         format!("{server}/{}_{service}", self.name)
@@ -225,10 +229,8 @@ impl World {
 
     async fn create_databases(&self) {
         let url = std::env::var("POSTGRES_URL").expect("asked for by is_possible");
-        let mut connection = sqlx::PgConnection::connect(&url).await.expect("PostgreSQL answers");
         for service in SERVICES {
-            let sql = format!("CREATE DATABASE {}_{service}", self.name);
-            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.expect("a database");
+            Self::on_postgres(&url, &format!("CREATE DATABASE {}_{service}", self.name)).await;
         }
     }
 
@@ -320,6 +322,31 @@ impl World {
         self.processes.iter().filter_map(|process| process.child.id()).collect()
     }
 
+    /// Deletes every topic, and returns when they are gone.
+    pub async fn empty_kafka() {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", std::env::var("KAFKA_BROKERS").expect("asked for by is_possible"));
+        let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
+        let topics = || {
+            let metadata = admin.inner().fetch_metadata(None, PATIENCE).expect("Kafka answers");
+            let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+            names.filter(|name| !name.starts_with("__")).collect::<Vec<_>>()
+        };
+        let all = topics();
+        let names: Vec<&str> = all.iter().map(String::as_str).collect();
+        if !names.is_empty() {
+            admin.delete_topics(&names, &AdminOptions::new()).await.expect("topics can be deleted");
+            crate::until("the topics to be gone", || async { topics().is_empty().then_some(()) }).await;
+        }
+    }
+
+    /// Runs a statement on a PostgreSQL server.
+    pub async fn on_postgres(url: &str, sql: &str) {
+        let mut connection = sqlx::PgConnection::connect(url).await.expect("PostgreSQL answers");
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        sqlx::raw_sql(sql).execute(&mut connection).await.expect("it can be done");
+    }
+
     /// In which way it runs.
     #[must_use]
     pub fn way(&self) -> Way {
@@ -336,24 +363,6 @@ impl World {
     #[must_use]
     pub fn said(&self) -> Vec<String> {
         self.processes.iter().flat_map(|process| process.said.lock().expect("unpoisoned").clone()).collect()
-    }
-}
-
-/// Deletes every topic, and returns when they are gone.
-async fn empty_kafka() {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", std::env::var("KAFKA_BROKERS").expect("asked for by is_possible"));
-    let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
-    let topics = || {
-        let metadata = admin.inner().fetch_metadata(None, PATIENCE).expect("Kafka answers");
-        let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
-        names.filter(|name| !name.starts_with("__")).collect::<Vec<_>>()
-    };
-    let all = topics();
-    let names: Vec<&str> = all.iter().map(String::as_str).collect();
-    if !names.is_empty() {
-        admin.delete_topics(&names, &AdminOptions::new()).await.expect("topics can be deleted");
-        crate::until("the topics to be gone", || async { topics().is_empty().then_some(()) }).await;
     }
 }
 

@@ -4,9 +4,10 @@
 use event_sourcing::Database;
 
 use crate::{
-    Audit, AuditError,
+    AuditError,
     hashes::Hashes,
     report::{Check, Who},
+    run::Audit,
     services::{SERVICES, hash},
     stores::PAGE,
 };

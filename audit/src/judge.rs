@@ -4,10 +4,10 @@
 use uuid::Uuid;
 
 use crate::{
-    Audit,
     inbox::effect,
     money::{Entries, Money},
     report::{Check, Who},
+    run::Audit,
     services::{DELIVERY, KITCHEN, ORDER, PAYMENT, SERVICES, hash},
     story::{Seen, Story},
     streams::{Because, Line, Walk, ends_well, is_contradiction},

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use event_sourcing::{Database, Row};
 
 use crate::{
-    Audit,
     report::{Check, Who},
+    run::{Audit, Stories},
     services::{ORDER, PAYMENT, hash},
     stores::{PAGE, keyed},
     story::{Data, Story},
@@ -137,8 +137,10 @@ impl<'a> Money<'a> {
     }
 }
 
-/// The entries under these keys.
-pub async fn find(ledger: &Database, keys: Vec<String>) -> Result<Entries, sqlx::Error> {
+/// The entries under the keys of these stories.
+pub async fn find(ledger: &Database, stories: &Stories) -> Result<Entries, sqlx::Error> {
+    let keys = stories.values().flat_map(|story| Money::of(story).keys().collect::<Vec<_>>());
+    let keys = keys.map(ToOwned::to_owned).collect();
     let mut found = Entries::new();
     for rows in keyed(ledger, COLUMNS, "provider_ledger", "idempotency_key", keys) {
         for row in rows.await? {

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use crate::{
-    Audit,
     report::{Check, Who},
+    run::Audit,
     services::{DELIVERY, hash},
     story::{Seen, Story},
 };

@@ -7,8 +7,9 @@ use event_sourcing::{Database, Recorded, Row, Value, pieces, placeholders};
 use eventing::{published, to_record};
 
 use crate::{
-    Audit, AuditError, Stories,
+    AuditError,
     report::{Check, Who},
+    run::{Audit, Stories},
     services::{SERVICES, hash, hash_of},
     slices::{Scan, Slice},
 };

@@ -9,9 +9,10 @@ use eventing::{
 };
 
 use crate::{
-    Audit, AuditError,
+    AuditError,
     inbox::effect,
     report::{Differing, Finding, Step, Told, Who},
+    run::Audit,
     services::{SERVICES, hash},
     slices::Scan,
 };

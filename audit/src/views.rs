@@ -7,8 +7,9 @@ use event_sourcing::{Database, Row};
 use query::views::{DriverView, KitchenView, OrderView, View};
 
 use crate::{
-    Audit, AuditError, Stories,
+    AuditError,
     report::{Check, Who},
+    run::{Audit, Stories},
     services::{QUERY, SERVICES, hash},
     stores::{PAGE, keyed},
     story::{Fold, step},
