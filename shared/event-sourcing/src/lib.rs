@@ -8,6 +8,7 @@
 mod ambient;
 mod database;
 mod decider;
+pub mod restore;
 pub mod specification;
 mod store;
 mod trace;
@@ -18,6 +19,6 @@ pub use database::{
     Backend, Database, PublishingLock, Row, Statement, StoreError, Transaction, Value, Write, pieces, placeholders,
 };
 pub use decider::{Decider, DomainEvent, MalformedEvent, decode, encode};
-pub use store::{HandleError, MIGRATIONS, Recorded, Store, Unit};
+pub use store::{HandleError, MIGRATIONS, Recorded, Store, Unit, fold};
 pub use trace::TraceContext;
 pub use work::{Cause, ExecuteError, Stream, Work};

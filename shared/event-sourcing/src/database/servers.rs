@@ -61,9 +61,11 @@ impl Servers {
         Ok(Self { pool, relaxed, file })
     }
 
-    pub async fn migrate(&self, url: &str, migrations: &[&Migrator]) -> Result<(), StoreError> {
+    /// `shared`: what others have prepared in the same database is none of our business.
+    pub async fn migrate(&self, url: &str, migrations: &[&Migrator], shared: bool) -> Result<(), StoreError> {
         let all: Vec<Migration> = migrations.iter().flat_map(|migrator| migrator.iter().cloned()).collect();
-        let migrator = Migrator::with_migrations(all);
+        let mut migrator = Migrator::with_migrations(all);
+        migrator.set_ignore_missing(shared);
         // PostgreSQL's own lock serializes instances; a file's users are all in this process.
         let _turn = match &self.file {
             Some(file) => Some(file.migration.lock().await),
@@ -93,7 +95,15 @@ impl Backend for Servers {
             }
             None => (pool.begin().await?, None),
         };
-        Ok(Box::new(OnServer { tx, _turn: turn }))
+        Ok(Box::new(OnServer { tx, turn }))
+    }
+
+    async fn filled(&self, table: &str) -> Result<(), sqlx::Error> {
+        if self.file.is_none() {
+            bind(format!("ANALYZE {table}"), Vec::new()).execute(&self.pool).await?;
+        }
+        // SQLite would keep what it found, and plan by it for ever after; its plans need none.
+        Ok(())
     }
 
     async fn lock_publishing(&self, streams: &[String]) -> Result<PublishingLock, sqlx::Error> {
@@ -109,7 +119,7 @@ impl Backend for Servers {
         .bind(serde_json::Value::from(streams).to_string())
         .fetch_all(&mut *tx)
         .await?;
-        Ok(PublishingLock { transaction: Some(Box::new(OnServer { tx, _turn: None })), turn: None })
+        Ok(PublishingLock { transaction: Some(Box::new(OnServer { tx, turn: None })), turn: None })
     }
 
     async fn close(&self) {
@@ -120,7 +130,8 @@ impl Backend for Servers {
 
 struct OnServer {
     tx: sqlx::Transaction<'static, Any>,
-    _turn: Option<OwnedMutexGuard<()>>,
+    /// A file has one writer, which this is.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 #[async_trait]
@@ -132,6 +143,18 @@ impl Transaction for OnServer {
 
     async fn execute(&mut self, sql: String, values: Vec<Value>) -> Result<u64, sqlx::Error> {
         Ok(bind(sql, values).execute(&mut *self.tx).await?.rows_affected())
+    }
+
+    async fn claim(&mut self, tables: &[&str]) -> Result<(), sqlx::Error> {
+        if self.turn.is_some() {
+            return Ok(());
+        }
+        (&mut *self.tx).execute("SET LOCAL statement_timeout = 0").await?;
+        (&mut *self.tx).execute("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+        for table in tables {
+            bind(format!("LOCK TABLE {table} IN EXCLUSIVE MODE"), Vec::new()).execute(&mut *self.tx).await?;
+        }
+        Ok(())
     }
 
     async fn commit(self: Box<Self>) -> Result<(), sqlx::Error> {
