@@ -110,6 +110,10 @@ impl Replay for DeliveryReplay {
         ]
     }
 
+    fn keeps_of_own(&self) -> bool {
+        true
+    }
+
     fn own_stream(&self, stream_id: &str, events: &[Recorded]) -> Result<Vec<Statement>, Failure> {
         let is_driver = events.first().is_some_and(|it| decode::<DriverEvent>(&it.event_type, &it.data).is_ok());
         if is_driver {

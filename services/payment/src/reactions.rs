@@ -168,6 +168,10 @@ impl Replay for PaymentReplay {
         &[Table { name: "owed", key: &["order_id"], columns: &[] }]
     }
 
+    fn keeps_of_own(&self) -> bool {
+        true
+    }
+
     fn own_stream(&self, order_id: &str, events: &[Recorded]) -> Result<Vec<Statement>, Failure> {
         let owed = fold::<Payment>(order_id, events)?.state.owes() != Owed::Nothing;
         Ok(owed.then(|| owes(order_id)).into_iter().collect())

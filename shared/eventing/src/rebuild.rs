@@ -45,6 +45,11 @@ pub trait Replay: Send + Sync + 'static {
         &[]
     }
 
+    /// Whether it keeps something because of its own streams.
+    fn keeps_of_own(&self) -> bool {
+        false
+    }
+
     /// What it keeps because of one of its own streams.
     ///
     /// # Errors
@@ -176,12 +181,11 @@ async fn fold_own_streams(
     progress: &dyn Progress,
     events: u64,
 ) -> Result<(), RebuildError> {
-    if replay.projections().is_empty() {
+    if !replay.keeps_of_own() {
         return Ok(());
     }
     progress.begin("folding its own streams", events);
     let mut streams = event_sourcing::restore::Streams::of(database);
-    // The last word of a rebuild: from here on all of it is on the disk.
     let mut write = database.write().await?;
     while let Some(stream) = streams.next().await? {
         let id = &stream[0].stream_id;

@@ -54,7 +54,8 @@ pub(super) async fn restore(
 
 /// Statements that take as long as they take.
 async fn at_leisure(database: &Database, statements: &[&str]) -> Result<(), RebuildError> {
-    let mut write = database.write_soon().await?;
+    // What was written soon before is on the disk with it.
+    let mut write = database.write().await?;
     write.claim(&["events"]).await?;
     for statement in statements {
         write.execute(*statement, []).await?;

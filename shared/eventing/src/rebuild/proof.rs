@@ -78,6 +78,12 @@ impl Proof {
         self.tables.iter().all(Compared::is_equal)
     }
 
+    /// Events of the old store that aren't on the log yet, and so not in the new one.
+    #[must_use]
+    pub fn unpublished(&self) -> u64 {
+        self.tables.iter().filter(|it| it.table == EVENTS.name).map(|it| it.unpublished).sum()
+    }
+
     /// Keeps a difference, if it is one of the first.
     pub fn tell(&mut self, difference: impl FnOnce() -> String) {
         if self.differences.len() < TOLD {
