@@ -20,6 +20,7 @@ use crate::{
 
 mod display;
 mod place;
+mod views;
 
 use display::Bars;
 
@@ -62,6 +63,8 @@ pub enum RebuildError {
     Store { setting: String, source: rebuild::RebuildError },
     #[error("{service}: {source}")]
     Rebuild { service: String, source: rebuild::RebuildError },
+    #[error("{service}: {source}")]
+    Views { service: String, source: query::rebuild::RebuildError },
     #[error("{service}: the rebuilt store differs from the one that was there{0}", left.as_ref().map(|left| format!("; it stands in {left}, and --replace puts it in place")).unwrap_or_default())]
     Differs { service: String, left: Option<String> },
     #[error(
@@ -86,7 +89,7 @@ pub async fn rebuild(args: RebuildArgs) -> Result<(), RebuildError> {
         match services::replay(name) {
             Some(replay) if on_kafka => on_servers(&args, name, &*replay, &log).await?,
             Some(replay) => in_folder(&args, name, &*replay, &log).await?,
-            None => {}
+            None => views::rebuild(&args, name, &log).await?,
         }
     }
     Ok(())

@@ -79,8 +79,24 @@ pub trait Transaction: Send {
         Ok(())
     }
 
+    /// See [`Write::replace`].
+    async fn replace(&mut self, old: &str, new: &str, _indexes: &[Index]) -> Result<(), sqlx::Error> {
+        Err(sqlx::Error::Protocol(format!("{new} can't take the place of {old} here")))
+    }
+
     /// Makes it last.
     async fn commit(self: Box<Self>) -> Result<(), sqlx::Error>;
+}
+
+/// An index of a table that takes another one's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// What it is called on the new table.
+    pub new: String,
+    /// What it is to be called.
+    pub name: String,
+    /// The statement that makes it under that name.
+    pub definition: String,
 }
 
 /// The right to publish some streams, while it is held. PostgreSQL's lock is its transaction's; a file's is this
@@ -245,6 +261,14 @@ impl Write {
     /// Whatever the database says.
     pub async fn claim(&mut self, tables: &[&str]) -> Result<(), sqlx::Error> {
         self.0.claim(tables).await
+    }
+
+    /// The table `new` takes the name and the place of `old`, which is dropped; so do its `indexes`.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    pub async fn replace(&mut self, old: &str, new: &str, indexes: &[Index]) -> Result<(), sqlx::Error> {
+        self.0.replace(old, new, indexes).await
     }
 
     /// Makes it durable.

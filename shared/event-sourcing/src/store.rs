@@ -19,7 +19,8 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Units that share one transaction, at most.
 const GROUP: usize = 256;
 
-pub(crate) const COLUMNS: &str = "stream_id, version, id, type, time, correlation_id, causation_id, traceparent, tracestate, data";
+pub(crate) const COLUMNS: &str =
+    "stream_id, version, id, type, time, correlation_id, causation_id, traceparent, tracestate, data";
 
 /// An event as it is stored, and as it is published: the bytes of `data` never change.
 #[derive(Debug, Clone, PartialEq, Eq)]

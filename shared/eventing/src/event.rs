@@ -64,7 +64,8 @@ pub fn published(source: &str, event: &Recorded) -> std::result::Result<Event, E
 /// that `source` writes.
 #[must_use]
 pub fn published_by(source: &str, record: &Record) -> Option<Recorded> {
-    let text = |name: &str| record.header(name).and_then(|value| std::str::from_utf8(value).ok()).map(ToOwned::to_owned);
+    let text =
+        |name: &str| record.header(name).and_then(|value| std::str::from_utf8(value).ok()).map(ToOwned::to_owned);
     if record.header("ce_source") != Some(source.as_bytes()) || record.header(SPECVERSION).is_none() {
         return None;
     }

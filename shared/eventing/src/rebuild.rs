@@ -141,7 +141,8 @@ pub struct Figures {
 pub async fn open_empty(replay: &dyn Replay, url: &str) -> Result<Database, RebuildError> {
     let migrations: Vec<&Migrator> = std::iter::once(&MIGRATIONS).chain(replay.migrations()).collect();
     let database = Database::open_shared(url, &migrations).await?;
-    let own = ["events", "inbox", "dead_letters"].into_iter().chain(replay.projections().iter().map(|table| table.name));
+    let own =
+        ["events", "inbox", "dead_letters"].into_iter().chain(replay.projections().iter().map(|table| table.name));
     for table in own {
         if !database.fetch(format!("SELECT 1 FROM {table} LIMIT 1"), []).await?.is_empty() {
             return Err(RebuildError::NotEmpty { table: table.to_owned() });

@@ -16,7 +16,7 @@ use sqlx::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Backend, PublishingLock, Row, StoreError, Transaction, Value};
+use super::{Backend, Index, PublishingLock, Row, StoreError, Transaction, Value};
 
 /// Connections that one process keeps to one database, at most.
 const CONNECTIONS: u32 = 5;
@@ -153,6 +153,24 @@ impl Transaction for OnServer {
         (&mut *self.tx).execute("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
         for table in tables {
             bind(format!("LOCK TABLE {table} IN EXCLUSIVE MODE"), Vec::new()).execute(&mut *self.tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn replace(&mut self, old: &str, new: &str, indexes: &[Index]) -> Result<(), sqlx::Error> {
+        let mut statements = vec![format!("DROP TABLE {old}"), format!("ALTER TABLE {new} RENAME TO {old}")];
+        if self.turn.is_some() {
+            // SQLite can't rename an index; it is made again.
+            for Index { new, definition, .. } in indexes {
+                statements.extend([format!("DROP INDEX {new}"), definition.clone()]);
+            }
+        } else {
+            statements.push(format!("ALTER INDEX {new}_pkey RENAME TO {old}_pkey"));
+            statements
+                .extend(indexes.iter().map(|Index { new, name, .. }| format!("ALTER INDEX {new} RENAME TO {name}")));
+        }
+        for statement in statements {
+            self.execute(statement, Vec::new()).await?;
         }
         Ok(())
     }

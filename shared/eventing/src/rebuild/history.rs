@@ -30,7 +30,8 @@ pub(super) async fn restore(
     figures: &mut Figures,
 ) -> Result<(), RebuildError> {
     progress.begin("reading its own events", own.iter().map(Stretch::records).sum());
-    let mut history = History { database, newest: Newest::default(), pending: Vec::new(), repeats: Vec::new(), figures };
+    let mut history =
+        History { database, newest: Newest::default(), pending: Vec::new(), repeats: Vec::new(), figures };
     let mut scan = Scan::of(log.clone(), own);
     while let Some(batch) = scan.next().await? {
         let records = batch.records.len() as u64;
@@ -129,9 +130,7 @@ impl History<'_> {
         let stored: HashMap<_, _> = stored.iter().map(|event| ((&*event.stream_id, event.version), event)).collect();
         match repeats.iter().find(|event| stored.get(&(&*event.stream_id, event.version)) != Some(event)) {
             None => Ok(()),
-            Some(other) => {
-                Err(RebuildError::OtherBytes { stream: other.stream_id.clone(), version: other.version })
-            }
+            Some(other) => Err(RebuildError::OtherBytes { stream: other.stream_id.clone(), version: other.version }),
         }
     }
 }
