@@ -19,7 +19,8 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Units that share one transaction, at most.
 const GROUP: usize = 256;
 
-const COLUMNS: &str = "stream_id, version, id, type, time, correlation_id, causation_id, traceparent, tracestate, data";
+pub(crate) const COLUMNS: &str =
+    "stream_id, version, id, type, time, correlation_id, causation_id, traceparent, tracestate, data";
 
 /// An event as it is stored, and as it is published: the bytes of `data` never change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -331,7 +332,7 @@ async fn which_fit(write: &mut Write, units: &[Unit]) -> Result<Vec<bool>, Store
     Ok(fits.collect())
 }
 
-fn row(event: &Recorded) -> [Value; 10] {
+pub(crate) fn row(event: &Recorded) -> [Value; 10] {
     [
         event.stream_id.clone().into(),
         event.version.into(),
@@ -346,7 +347,7 @@ fn row(event: &Recorded) -> [Value; 10] {
     ]
 }
 
-fn recorded(row: &Row) -> Result<Recorded, sqlx::Error> {
+pub(crate) fn recorded(row: &Row) -> Result<Recorded, sqlx::Error> {
     Ok(Recorded {
         stream_id: row.text(0)?,
         version: row.int(1)?,
@@ -365,7 +366,11 @@ fn texts(piece: Vec<String>) -> Vec<Value> {
     piece.into_iter().map(Value::from).collect()
 }
 
-pub(crate) fn fold<D: Decider>(stream_id: &str, events: &[Recorded]) -> Result<Stream<D>, StoreError> {
+/// A stream as its events, from the first on, have left it.
+///
+/// # Errors
+/// If one of them doesn't read.
+pub fn fold<D: Decider>(stream_id: &str, events: &[Recorded]) -> Result<Stream<D>, StoreError> {
     let mut state = D::default();
     for event in events {
         state = state.evolve(decode(&event.event_type, &event.data)?);

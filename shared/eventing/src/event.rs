@@ -63,6 +63,39 @@ pub fn published(source: &str, event: &Recorded) -> std::result::Result<Event, E
     builder.build().map_err(|error| EventError::Invalid(error.to_string()))
 }
 
+/// The stored event behind a record: [`published`] the other way round, byte for byte. `None` if `record` isn't one
+/// that `source` writes.
+#[must_use]
+pub fn published_by(source: &str, record: &Record) -> Option<Recorded> {
+    let text =
+        |name: &str| record.header(name).and_then(|value| std::str::from_utf8(value).ok()).map(ToOwned::to_owned);
+    if record.header("ce_source") != Some(source.as_bytes()) || record.header(SPECVERSION).is_none() {
+        return None;
+    }
+    let stream_id = text("ce_subject").filter(|subject| !subject.is_empty())?;
+    Some(Recorded {
+        version: text("ce_sequence")?.parse().ok().filter(|version| *version > 0)?,
+        id: text("ce_id").filter(|id| !id.is_empty())?,
+        event_type: text("ce_type").filter(|event_type| !event_type.is_empty())?,
+        time: text("ce_time").map(|time| uniform(&time)).filter(|time| !time.is_empty())?,
+        correlation_id: text("ce_correlationid")?,
+        causation_id: text("ce_causationid")?,
+        traceparent: text("ce_traceparent")?,
+        tracestate: text("ce_tracestate").unwrap_or_default(),
+        data: String::from_utf8(record.value.clone()?).ok()?,
+        stream_id,
+    })
+}
+
+/// Id, source and type of the event in a record, without reading the rest of it. `None` if it is no CloudEvent in binary
+/// mode.
+#[must_use]
+pub fn heading(record: &Record) -> Option<[&str; 3]> {
+    record.header(SPECVERSION)?;
+    let text = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+    Some([text("ce_id")?, text("ce_source")?, text("ce_type")?])
+}
+
 /// An event as a service receives it.
 #[derive(Debug, Clone)]
 pub struct Incoming {
@@ -349,6 +382,20 @@ mod tests {
             let read = from_json(kept).unwrap();
             assert_eq!(to_record(read).unwrap(), to_record(event).unwrap(), "{data}");
         }
+    }
+
+    #[test]
+    fn what_was_published_is_read_back_as_it_was_stored() {
+        let record = to_record(published("/orders", &stored()).unwrap()).unwrap();
+        assert_eq!(published_by("/orders", &record), Some(stored()));
+        assert_eq!(heading(&record), Some([&*stored().id, "/orders", &*stored().event_type]));
+        assert_eq!(published_by("/payments", &record), None, "it is somebody else's");
+        for missing in ["ce_specversion", "ce_id", "ce_type", "ce_subject", "ce_sequence", "ce_time"] {
+            let mut broken = record.clone();
+            broken.headers.retain(|(name, _)| name != missing);
+            assert_eq!(published_by("/orders", &broken), None, "{missing}");
+        }
+        assert_eq!((published_by("/orders", &Record::default()), heading(&Record::default())), (None, None));
     }
 
     #[test]

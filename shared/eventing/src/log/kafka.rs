@@ -28,12 +28,24 @@ const BUFFER: (usize, usize) = (1024, 256);
 const RECORD: &str = "8388608";
 /// How long a broker may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Readers that are kept at most; each may hold a few MB.
+const READERS: usize = 8;
 
 /// A log kept by a Kafka cluster.
 pub struct KafkaLog {
     config: ClientConfig,
     partitions: i32,
     producer: FutureProducer,
+    readers: Arc<Mutex<HashMap<Partition, Reader>>>,
+}
+
+/// A reader of a partition that was stopped at its caller's limit: whoever asks for what comes next goes on with it,
+/// and with what it has fetched already.
+struct Reader {
+    consumer: BaseConsumer,
+    next: i64,
+    /// Where the partition ended when it was last looked at.
+    end: i64,
 }
 
 fn unavailable(error: impl std::fmt::Display) -> LogError {
@@ -65,7 +77,7 @@ impl KafkaLog {
             .set("message.timeout.ms", "8000")
             .create()
             .map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
-        Ok(Self { config, partitions, producer })
+        Ok(Self { config, partitions, producer, readers: Arc::default() })
     }
 
     /// Asks something with a client that blocks, away from the runtime's threads.
@@ -180,30 +192,23 @@ impl EventLog for KafkaLog {
     }
 
     async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError> {
-        let Partition { topic, number } = partition.clone();
-        self.ask(None, move |consumer| {
-            let (low, high) = consumer.fetch_watermarks(&topic, number, PATIENCE)?;
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(&topic, number, Offset::Offset(offset.max(low)))?;
-            consumer.assign(&list)?;
-            let mut records = Vec::new();
-            let mut next = offset.max(low);
-            let mut newest = Instant::now();
-            while next < high && records.len() < limit {
-                // librdkafka also returns for its own affairs, with nothing.
-                let Some(message) = consumer.poll(Duration::from_millis(500)).transpose()? else {
-                    if newest.elapsed() > PATIENCE {
-                        return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
-                    }
-                    continue;
-                };
-                newest = Instant::now();
-                next = message.offset() + 1;
-                records.push(Stored { offset: message.offset(), record: record(&message) });
+        let (readers, partition, mut config) = (self.readers.clone(), partition.clone(), self.config.clone());
+        config.set("group.id", "rainstorm-reader").set("enable.auto.commit", "false");
+        config.set("queued.max.messages.kbytes", "8192");
+        let reading = tokio::task::spawn_blocking(move || {
+            let kept = readers.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition);
+            let mut reader = match kept.filter(|reader| reader.next == offset) {
+                Some(reader) => reader,
+                None => Reader::begin(&config, &partition, offset)?,
+            };
+            let records = reader.read(&partition, limit)?;
+            let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+            if reader.next < reader.end && readers.len() < READERS {
+                readers.insert(partition, reader);
             }
             Ok(records)
-        })
-        .await
+        });
+        reading.await.map_err(unavailable)?.map_err(|error: KafkaError| unavailable(error))
     }
 
     async fn watermarks(&self, topic: &str) -> Result<Vec<(Partition, i64, i64)>, LogError> {
@@ -252,6 +257,39 @@ impl KafkaLog {
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         self.producer.send(message, PATIENCE).await.map(|_| ()).map_err(|(error, _)| unavailable(error))
+    }
+}
+
+impl Reader {
+    fn begin(config: &ClientConfig, partition: &Partition, offset: i64) -> Result<Self, KafkaError> {
+        let consumer: BaseConsumer = config.create()?;
+        let (low, end) = consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
+        let next = offset.max(low);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(next))?;
+        consumer.assign(&list)?;
+        Ok(Self { consumer, next, end })
+    }
+
+    fn read(&mut self, partition: &Partition, limit: usize) -> Result<Vec<Stored>, KafkaError> {
+        if self.next >= self.end {
+            (_, self.end) = self.consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
+        }
+        let mut records = Vec::new();
+        let mut newest = Instant::now();
+        while self.next < self.end && records.len() < limit {
+            // librdkafka also returns for its own affairs, with nothing.
+            let Some(message) = self.consumer.poll(Duration::from_millis(500)).transpose()? else {
+                if newest.elapsed() > PATIENCE {
+                    return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+                }
+                continue;
+            };
+            newest = Instant::now();
+            self.next = message.offset() + 1;
+            records.push(Stored { offset: message.offset(), record: record(&message) });
+        }
+        Ok(records)
     }
 }
 
