@@ -1,6 +1,45 @@
 //! Where an event goes that can never be handled, with its reason, so that it hurts nobody else: later events of the
-//! same subject park behind it, all other streams go on. The table is the service's memory of it; the topic
-//! `<service>.dead-letters` has every letter whole, for people and for a rebuild.
+//! same subject park behind it, all other streams go on. The table is the service's memory of what is open; the topic
+//! `<service>.dead-letters` has everything that ever happened to a letter, for people, for the audit and for a rebuild.
+//!
+//! # What stands on the topic
+//!
+//! Every record is a CloudEvent in binary mode. Those that concern one subject have its partition key, so they stand in
+//! one partition, in order. There are three kinds, told apart by their attributes:
+//!
+//! **A letter in a state** has the attribute `deadletterservice`. It is the event as it came (attributes, data, bytes,
+//! key, `traceparent`), with:
+//!
+//! | attribute | value |
+//! |---|---|
+//! | `deadletterservice` | whose letter it is |
+//! | `deadletterstate` | `failed` (open: it could not be handled), `parked` (open: it waits behind a failed one of its subject), `redelivered` (closed: it was handled after all), `discarded` (closed: somebody decided that it never will be) |
+//! | `deadletterreason` | why it failed or waits, for people; a closed one keeps its last |
+//! | `deadletterattempts` | how often it was tried |
+//! | `deadlettertime` | when it came into this state: RFC 3339, UTC, microseconds, so that it sorts as text; later than that of every earlier state of the same letter |
+//! | `deadletterposition` | its place among the service's letters: those of one subject are redelivered in this order |
+//! | `deadlettertopic`, `deadletterpartition`, `deadletteroffset` | where the record stood, as far as is known |
+//! | `deadletterkey` | the record's key as base64, where it is another than the event's own |
+//! | `deadletterheaders` | the record's headers that are no part of the event: a JSON list of `[name, base64]` |
+//!
+//! A letter is known by `(deadletterservice, source, id)`; **its state is that of its record with the greatest
+//! `deadlettertime`**, wherever that stands. A record may be repeated with the same bytes. A letter may fail again
+//! (another `failed` with a later time), and a parked one may fail when its turn comes. A record that is no CloudEvent is
+//! a letter of type `dev.knative.kafka.event` with the record's bytes as its data and all of its headers in
+//! `deadletterheaders`; it belongs to no stream and nothing parks behind it, nor behind an event without subject.
+//!
+//! To restore the table: of each letter whose state is `failed` or `parked` a row; of each `discarded` one a row in the
+//! inbox that says `done`, and [`Handler::discard`](crate::Handler::discard); of a `redelivered` one nothing, as its
+//! effects name their cause themselves.
+//!
+//! **Refused on the way**: a record with `knativeerrordest` and without `deadletterservice` was put there by a bridge
+//! or by Knative, because the service could not even be told: `knativeerrorcode` is the status it answered,
+//! `knativeerrordata` the beginning of what it said. (From a bridge it also says where it stood, as above.) When the
+//! service hears of it, it takes it into its table as failed, and writes the letter itself, in a state.
+//!
+//! **A wish**: an event of type [`REDELIVERY_REQUESTED`] or [`DISCARD_REQUESTED`], with `{"source": …, "id": …}` of a
+//! letter as its data and the letter's subject as its own. The service acts on it when it hears of it; its attribute
+//! `loggedon` names this topic. A wish that was posted at the door instead is put here first.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -12,6 +51,12 @@ use crate::{
     log::{EventLog, Record},
     to_record,
 };
+
+/// The type of the wish that a letter be handed to its service again, with what waits behind it. See the
+/// [module's documentation](self).
+pub const REDELIVERY_REQUESTED: &str = "dev.rainstorm.dead_letter.redelivery_requested.v1";
+/// The type of the wish that a letter be given up, and what waits behind it go on.
+pub const DISCARD_REQUESTED: &str = "dev.rainstorm.dead_letter.discard_requested.v1";
 
 /// An event that is not going to be handled now, and why.
 #[derive(Debug, Clone)]
