@@ -144,7 +144,7 @@ pub async fn demo(args: DemoArgs) -> Result<(), DemoError> {
 }
 
 /// Takes the data folder for this process, emptied if asked for.
-fn hold(data: &Path, fresh: bool) -> Result<File, DemoError> {
+pub fn hold(data: &Path, fresh: bool) -> Result<File, DemoError> {
     let wrong = |reason: String| DemoError::Data { folder: data.display().to_string(), reason };
     std::fs::create_dir_all(data).map_err(|error| wrong(error.to_string()))?;
     let lock = File::create(data.join("lock")).map_err(|error| wrong(error.to_string()))?;

@@ -1,6 +1,7 @@
 //! Rainstorm's command line: the demo, the storm, and the tools to run, watch and prove a deployment.
 
 mod audit;
+mod dead_letters;
 mod demo;
 mod lag;
 mod order;
@@ -46,6 +47,8 @@ enum Command {
     Lag(lag::LagArgs),
     /// Prove what the services promise, from the log and the stores of a deployment.
     Audit(audit::AuditArgs),
+    /// See what the services could not handle, and have it handled again or given up.
+    DeadLetters(dead_letters::DeadLettersArgs),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
             Some(Command::Order(args)) => order::order(args).await?,
             Some(Command::Lag(args)) => lag::lag(args).await?,
             Some(Command::Audit(args)) => audit::audit(args).await?,
+            Some(Command::DeadLetters(args)) => dead_letters::dead_letters(args).await?,
             None => {}
         }
         Ok(())

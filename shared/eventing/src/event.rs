@@ -14,7 +14,7 @@ use cloudevents::{
 use event_sourcing::{Cause, Recorded, TraceContext};
 use serde_json::{Map, Value};
 
-use crate::log::Record;
+use crate::{log::Record, origin::Origin};
 
 /// The prefix of every event type of this system.
 pub const TYPE_PREFIX: &str = "dev.rainstorm.";
@@ -81,6 +81,8 @@ pub struct Incoming {
     pub data: String,
     /// The whole event, for a dead letter.
     pub original: Event,
+    /// Where its record stood, as far as is known.
+    pub origin: Origin,
 }
 
 impl Incoming {
@@ -114,6 +116,7 @@ impl Incoming {
             subject,
             data,
             original: event,
+            origin: Origin::default(),
         })
     }
 
@@ -200,16 +203,36 @@ pub fn from_json(mut object: Map<String, Value>) -> std::result::Result<Event, E
     complete(event)
 }
 
-/// The event itself, if its required attributes say something.
+/// The event itself, if its required attributes say something and all of them are what CloudEvents allows (sections
+/// "Naming Conventions" and "Type System" of its specification): others could not be kept or passed on.
 ///
 /// # Errors
-/// Which one doesn't.
+/// Which one isn't.
 pub fn complete(event: Event) -> std::result::Result<Event, EventError> {
-    let empty = [("id", event.id()), ("source", event.source()), ("type", event.ty())];
-    match empty.iter().find(|(_, value)| value.is_empty()) {
-        Some((name, _)) => Err(EventError::Invalid(format!("the attribute {name} is empty"))),
+    match unfit(&event) {
+        Some(reason) => Err(EventError::Invalid(reason)),
         None => Ok(event),
     }
+}
+
+fn unfit(event: &Event) -> Option<String> {
+    let required = [("id", event.id()), ("source", event.source()), ("type", event.ty())];
+    if let Some((name, _)) = required.iter().find(|(_, value)| value.is_empty()) {
+        return Some(format!("the attribute {name} is empty"));
+    }
+    let is_name = |name: &str| name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
+    if let Some((name, _)) = event.iter_extensions().find(|(name, _)| name.is_empty() || !is_name(name)) {
+        return Some(format!("{name:?} is no name of an attribute"));
+    }
+    let optional = [("subject", event.subject()), ("datacontenttype", event.datacontenttype())];
+    let extensions = event.iter_extensions().map(|(name, value)| match value {
+        ExtensionValue::String(text) => (name, Some(text.as_str())),
+        ExtensionValue::Boolean(_) | ExtensionValue::Integer(_) => (name, None),
+    });
+    let texts = required.map(|(name, value)| (name, Some(value))).into_iter().chain(optional).chain(extensions);
+    let control = |text: &str| text.bytes().any(|it| it.is_ascii_control());
+    let mut wrong = texts.filter(|(_, text)| text.is_some_and(control));
+    wrong.next().map(|(name, _)| format!("the attribute {name} has a control character in it"))
 }
 
 impl BinarySerializer<Record> for Record {
