@@ -50,6 +50,14 @@ type Rows<V> = BTreeMap<String, Kept<V>>;
 
 type Outcomes = Vec<Result<Handled, Failure>>;
 
+/// What is done about events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Fold,
+    /// They were discarded: the views go past them, and no timeline tells of them.
+    Skip,
+}
+
 /// All rows that a batch touches.
 struct Touched {
     orders: Rows<OrderView>,
@@ -81,11 +89,34 @@ impl Projection {
         self.changed.subscribe()
     }
 
+    /// Does `what` about a batch until no other instance gets in between.
+    async fn settle(&self, events: &[Incoming], what: What) -> Outcomes {
+        let mut failure = Failure::Retry("other instances keep changing the same views".to_owned());
+        let mut recent = self.turn.lock().await;
+        for _ in 0..CONFLICTS {
+            match self.apply(&mut recent, events, what).await {
+                Ok(Some(outcomes)) => return outcomes,
+                Ok(None) => {}
+                Err(error) if met(&error) => {}
+                Err(error) => {
+                    failure = error.into();
+                    break;
+                }
+            }
+        }
+        events.iter().map(|_| Err(failure.clone())).collect()
+    }
+
     /// Folds a batch and writes it; `None` if it must be read and folded again. What was remembered of its orders is
     /// forgotten then.
-    async fn apply(&self, recent: &mut Rows<OrderView>, events: &[Incoming]) -> Result<Option<Outcomes>, sqlx::Error> {
+    async fn apply(
+        &self,
+        recent: &mut Rows<OrderView>,
+        events: &[Incoming],
+        what: What,
+    ) -> Result<Option<Outcomes>, sqlx::Error> {
         let mut touched = self.load(recent, events).await?;
-        let mut folded = touched.fold(events);
+        let mut folded = touched.fold(events, what);
         if folded.outdated {
             return Ok(None);
         }
@@ -138,7 +169,7 @@ impl Projection {
 
 impl Touched {
     /// Folds the events in, in order; after one that fails, no later one of its subject.
-    fn fold(&mut self, events: &[Incoming]) -> Folded {
+    fn fold(&mut self, events: &[Incoming], what: What) -> Folded {
         let mut stuck = HashSet::new();
         let mut folded = Folded::default();
         for event in events {
@@ -147,14 +178,14 @@ impl Touched {
                 continue;
             }
             let (applied, remembered) = match kind_of(event) {
-                Some(Kind::Order) => fold(&mut self.orders, event),
-                Some(Kind::Kitchen) => fold(&mut self.kitchens, event),
-                Some(Kind::Driver) => fold(&mut self.drivers, event),
+                Some(Kind::Order) => fold(&mut self.orders, event, what),
+                Some(Kind::Kitchen) => fold(&mut self.kitchens, event, what),
+                Some(Kind::Driver) => fold(&mut self.drivers, event, what),
                 None => (Applied::Repeated, false),
             };
             let outcome = match applied {
                 Applied::Changed => {
-                    folded.timeline.extend(step(event));
+                    folded.timeline.extend(step(event).filter(|_| what == What::Fold));
                     folded.applied.push([event.source.clone().into(), event.id.clone().into()]);
                     Ok(Handled::Effect)
                 }
@@ -203,9 +234,12 @@ fn kind_of(event: &Incoming) -> Option<Kind> {
 }
 
 /// What the event did to its row, and whether that was only remembered.
-fn fold<V: View>(rows: &mut Rows<V>, event: &Incoming) -> (Applied, bool) {
+fn fold<V: View>(rows: &mut Rows<V>, event: &Incoming, what: What) -> (Applied, bool) {
     let Some(kept) = rows.get_mut(&event.subject) else { return (Applied::Repeated, false) };
-    let applied = kept.view.apply(event);
+    let applied = match what {
+        What::Fold => kept.view.apply(event),
+        What::Skip => kept.view.skip(event),
+    };
     kept.changed |= applied == Applied::Changed;
     (applied, kept.remembered)
 }
@@ -279,19 +313,14 @@ impl Handler for Projection {
     }
 
     async fn handle(&self, events: &[Incoming]) -> Outcomes {
-        let mut failure = Failure::Retry("other instances keep changing the same views".to_owned());
-        let mut recent = self.turn.lock().await;
-        for _ in 0..CONFLICTS {
-            match self.apply(&mut recent, events).await {
-                Ok(Some(outcomes)) => return outcomes,
-                Ok(None) => {}
-                Err(error) if met(&error) => {}
-                Err(error) => {
-                    failure = error.into();
-                    break;
-                }
-            }
+        self.settle(events, What::Fold).await
+    }
+
+    async fn discard(&self, event: &Incoming) -> Result<(), Failure> {
+        match self.settle(std::slice::from_ref(event), What::Skip).await.into_iter().next() {
+            Some(Err(Failure::Retry(reason))) => Err(Failure::Retry(reason)),
+            // One without a place in its stream leaves no gap.
+            _ => Ok(()),
         }
-        events.iter().map(|_| Err(failure.clone())).collect()
     }
 }
