@@ -123,8 +123,8 @@ pub enum DeadLettersError {
     Ambiguous(String, String),
     #[error("dead letter {0} is {1}: nothing waits there any more")]
     Closed(String, &'static str),
-    #[error("dead letter {0} is healthy and only waits; discard or redeliver the one before it: {1}")]
-    Waits(String, String),
+    #[error("dead letter {0} is not the first of its subject; discard or redeliver what comes first: {1}")]
+    NotFirst(String, String),
     #[error("nothing is discarded without a yes; say it with --yes, as there is nobody to be asked here")]
     NobodyToAsk,
     #[error("nothing is discarded")]

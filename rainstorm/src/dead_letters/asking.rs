@@ -64,7 +64,7 @@ pub async fn discard(args: DiscardArgs) -> Result<(), DeadLettersError> {
             && other.history.letter.position < letter.history.letter.position
     });
     if let Some(before) = before {
-        return Err(DeadLettersError::Waits(letter.name(), before.name()));
+        return Err(DeadLettersError::NotFirst(letter.name(), before.name()));
     }
     showing::show(letter);
     match letter.order() {

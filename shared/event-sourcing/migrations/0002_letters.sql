@@ -5,3 +5,5 @@ ALTER TABLE dead_letters ADD COLUMN time TEXT NOT NULL DEFAULT '';
 ALTER TABLE dead_letters ADD COLUMN origin TEXT NOT NULL DEFAULT '{}';
 UPDATE dead_letters SET state = 'parked' WHERE parked_behind <> '';
 ALTER TABLE dead_letters DROP COLUMN parked_behind;
+CREATE INDEX dead_letters_position ON dead_letters (position);
+CREATE INDEX dead_letters_unpublished ON dead_letters (position) WHERE published = 0;

@@ -54,8 +54,7 @@ use event_sourcing::{Database, Row, Value, Write, now, pieces, placeholders};
 use tokio::sync::Mutex;
 
 pub use history::{History, Step, histories};
-pub use letter::{DISCARD_REQUESTED, DeadLetter, REDELIVERY_REQUESTED, State, named_by, wish};
-pub(crate) use letter::{Heard, hear};
+pub use letter::{DISCARD_REQUESTED, DeadLetter, Heard, REDELIVERY_REQUESTED, State, hear, named_by, wish};
 
 use crate::{Failure, from_json, log::EventLog, to_record};
 

@@ -98,6 +98,11 @@ impl Origin {
         }
     }
 
+    /// Only where it stood.
+    pub(crate) fn place(&self) -> Self {
+        Self { key: None, headers: None, ..self.clone() }
+    }
+
     /// The record's key, where it is another than the event's own.
     #[must_use]
     pub fn key(&self) -> Option<Vec<u8>> {

@@ -150,16 +150,18 @@ impl DeadLetter {
 
 /// What a record on a topic of dead letters is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub enum Heard {
     /// A letter in a state.
     Letter,
     /// Refused on the way.
     Refused,
+    /// What somebody wishes of a letter.
     Wish,
 }
 
 /// What this record is; `None`: none of that.
-pub(crate) fn hear(event: &Event) -> Option<Heard> {
+#[must_use]
+pub fn hear(event: &Event) -> Option<Heard> {
     if event.extension("deadletterservice").is_some() {
         Some(Heard::Letter)
     } else if event.extension("knativeerrordest").is_some() {

@@ -4,9 +4,9 @@
 
 use cloudevents::{AttributesReader, Event};
 
-use super::{Door, InHand, MAX_ATTEMPTS, Sorted};
+use super::{ALONE_FROM, Door, InHand, MAX_ATTEMPTS, Sorted};
 use crate::{
-    Failure, Incoming,
+    Failure, Incoming, NOT_A_CLOUD_EVENT,
     dead_letters::{DeadLetter, LOGGED_ON, REDELIVERY_REQUESTED, State, named_by},
     from_record,
     origin::ON_THE_WAY,
@@ -64,12 +64,13 @@ impl Door {
         Ok(())
     }
 
-    /// Hands a letter to the handler, while nothing else is handled; false if it can't be handled still.
+    /// Hands a letter to the handler, alone if it was tried several times; false if it can't be handled still.
     async fn hand_over(&self, letter: DeadLetter) -> Result<bool, Failure> {
-        // Perhaps it reads by now.
-        if let Ok(event) = from_record(&letter.origin.record(&letter.event))
-            && letter.subject().is_empty()
+        // What was no event may be one to whoever reads it now.
+        if letter.event.ty() == NOT_A_CLOUD_EVENT
+            && let Ok(mut event) = from_record(&letter.origin.record(&letter.event))
         {
+            letter.origin.place().put(&mut event, &ON_THE_WAY);
             match self.sort(event) {
                 Sorted::Ours(event) => self.handle_ours(vec![*event]).await?,
                 Sorted::Never(letter) => self.bury(vec![*letter]).await?,
@@ -88,9 +89,15 @@ impl Door {
             // It concerns nobody here any more.
             _ => return self.close(&letter).await,
         };
-        let _alone = self.room.write().await;
         let known = self.known(vec![letter.key()]).await?;
-        match known.get(&letter.key()) {
+        let known = known.get(&letter.key());
+        let attempts = letter.attempts.max(known.map_or(0, |known| known.attempts));
+        let (_alone, _shared) = if attempts + 1 >= ALONE_FROM {
+            (Some(self.room.write().await), None)
+        } else {
+            (None, Some(self.room.read().await))
+        };
+        match known {
             Some(known) if known.done => self.handler.seen(known.changed(&event.subject)).await?,
             Some(known) if known.attempts >= MAX_ATTEMPTS => {
                 let reason = format!("its handler crashed {} times", known.attempts);
