@@ -33,6 +33,31 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut condition: 
     }
 }
 
+/// Runs each scenario embedded and on Kafka with PostgreSQL, alone and with two instances of every service.
+#[macro_export]
+macro_rules! in_every_way {
+    ($($scenario:ident($settings:expr);)*) => {
+        $crate::in_every_way!(@way embedded, $crate::Way::Embedded(1), $($scenario($settings);)*);
+        $crate::in_every_way!(@way embedded_twice, $crate::Way::Embedded(2), $($scenario($settings);)*);
+        $crate::in_every_way!(@way kafka_and_postgres, $crate::Way::KafkaAndPostgres(1), $($scenario($settings);)*);
+        $crate::in_every_way!(@way kafka_and_postgres_twice, $crate::Way::KafkaAndPostgres(2), $($scenario($settings);)*);
+    };
+    (@way $name:ident, $way:expr, $($scenario:ident($settings:expr);)*) => {
+        mod $name {
+            #[allow(unused_imports, reason = "what a scenario's settings need")]
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $scenario() {
+                    if $way.is_possible() {
+                        super::$scenario($crate::World::start($way, &$settings).await).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
 /// A customer, a kitchen and a driver fleet as a person would make them, in words that scenarios read well in.
 impl World {
     /// Opens a kitchen with one dish, `soup` at 9.50.

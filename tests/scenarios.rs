@@ -1,30 +1,7 @@
 //! What may go wrong between two people and a soup, and how each story still ends. Every scenario runs in every way.
 
-use end_to_end::{Way, World, order, story, until};
+use end_to_end::{World, in_every_way, order, story, until};
 use serde_json::json;
-
-/// Runs each scenario embedded and on Kafka with PostgreSQL, alone and with two instances of every service.
-macro_rules! in_every_way {
-    ($($scenario:ident($settings:expr);)*) => {
-        in_every_way!(@way embedded, Way::Embedded(1), $($scenario($settings);)*);
-        in_every_way!(@way embedded_twice, Way::Embedded(2), $($scenario($settings);)*);
-        in_every_way!(@way kafka_and_postgres, Way::KafkaAndPostgres(1), $($scenario($settings);)*);
-        in_every_way!(@way kafka_and_postgres_twice, Way::KafkaAndPostgres(2), $($scenario($settings);)*);
-    };
-    (@way $name:ident, $way:expr, $($scenario:ident($settings:expr);)*) => {
-        mod $name {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $scenario() {
-                    if $way.is_possible() {
-                        super::$scenario(World::start($way, &$settings).await).await;
-                    }
-                }
-            )*
-        }
-    };
-}
 
 in_every_way! {
     a_declined_card_ends_the_order_before_anybody_cooks([]);

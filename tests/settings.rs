@@ -42,6 +42,7 @@ async fn every_bad_setting_is_named() {
         ("rainstorm", &["storm", "--calm-for", "ages"], vec![], "--calm-for"),
         ("rainstorm", &["storm", "--url", "http://127.0.0.1:1"], vec![], "http://127.0.0.1:1"),
         ("rainstorm", &["lag", "--data", "no/such/folder"], vec![], "no/such/folder"),
+        ("rainstorm", &["dead-letters", "list", "--data", "no/such/folder"], vec![], "no/such/folder"),
     ];
     for (program, arguments, settings, named) in cases {
         let (status, said) = World::run(program, arguments, &settings).await;

@@ -162,6 +162,27 @@ impl World {
         self.start_processes().await;
     }
 
+    /// Where its data is: what `rainstorm`'s tools are told to find it, as flags and settings.
+    #[must_use]
+    pub fn whereabouts(&self) -> (Vec<String>, Vec<(&'static str, String)>) {
+        match self.way {
+            Way::Embedded(_) => (vec!["--data".to_owned(), self.data().display().to_string()], Vec::new()),
+            Way::KafkaAndPostgres(_) | Way::Deployed => {
+                let brokers = std::env::var("KAFKA_BROKERS").expect("asked for by is_possible");
+                (Vec::new(), vec![("KAFKA_BROKERS", brokers)])
+            }
+        }
+    }
+
+    /// Where events for a service are posted.
+    #[must_use]
+    pub fn door(&self, service: &str) -> String {
+        match self.way {
+            Way::Embedded(_) => format!("{}/{service}/events", self.url(service)),
+            Way::KafkaAndPostgres(_) | Way::Deployed => format!("{}/events", self.url(service)),
+        }
+    }
+
     /// The folder with the data of an embedded one.
     #[must_use]
     pub fn data(&self) -> PathBuf {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use cloudevents::AttributesReader;
 use eventing::{
-    dead_letters, from_record,
+    dead_letters::{self, Heard, hear},
+    from_record,
     log::{EventLog, LogError, Partition, Record},
 };
 
@@ -31,6 +32,8 @@ struct Letter {
     /// The subject, and the order it belongs to.
     about: [String; 2],
     state: String,
+    /// When it came into this state; what has none is older than what has.
+    time: String,
     reason: String,
 }
 
@@ -63,6 +66,9 @@ impl Letters {
 
     fn take(&mut self, service: &'static str, record: &Record) {
         let Ok(event) = from_record(record) else { return };
+        if hear(&event) == Some(Heard::Wish) {
+            return;
+        }
         let text = |name: &str| event.extension(name).map(ToString::to_string);
         let state = text("deadletterstate").unwrap_or_else(|| "failed".to_owned());
         let reason = text("deadletterreason").or_else(|| text("knativeerrordata")).unwrap_or_default();
@@ -70,7 +76,11 @@ impl Letters {
         let order = text("correlationid").unwrap_or_else(|| subject.clone());
         let key = (service, event.source().to_string(), event.id().to_owned());
         self.ids.insert(hash(&[event.id().as_bytes()]));
-        self.letters.insert(key, Letter { about: [subject, order], state, reason });
+        let letter =
+            Letter { about: [subject, order], state, time: text("deadlettertime").unwrap_or_default(), reason };
+        if self.letters.get(&key).is_none_or(|known| known.time <= letter.time) {
+            self.letters.insert(key, letter);
+        }
     }
 
     fn sum_up(&mut self) {
@@ -132,13 +142,17 @@ impl Letters {
 #[cfg(test)]
 mod tests {
     use event_sourcing::Recorded;
-    use eventing::{dead_letters::letter, published};
+    use eventing::{
+        Origin,
+        dead_letters::{DeadLetter, State},
+        published,
+    };
 
     use super::*;
 
     fn told(service: &'static str, states: &[(&str, &str)]) -> Letters {
         let mut letters = Letters::default();
-        for (id, state) in states {
+        for (number, (id, state)) in states.iter().enumerate() {
             let event = Recorded {
                 stream_id: "an-order".into(),
                 version: 1,
@@ -152,7 +166,9 @@ mod tests {
                 data: "{}".into(),
             };
             let event = published("/orders", &event).unwrap();
-            letters.take(service, &letter(event, service, state, format!("{id} is bad"), 1).unwrap());
+            let (state, time) = (State::named(state).unwrap(), format!("2026-11-24T10:00:{number:02}Z"));
+            let failed = DeadLetter::failed(event, Origin::default(), &format!("{id} is bad"), 1);
+            letters.take(service, &DeadLetter { state, time, ..failed }.record(service).unwrap());
         }
         letters.sum_up();
         letters

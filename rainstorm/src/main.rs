@@ -1,6 +1,7 @@
 //! Rainstorm's command line: the demo, the storm, and the tools to run, watch and prove a deployment.
 
 mod audit;
+mod dead_letters;
 mod demo;
 mod lag;
 mod order;
@@ -49,6 +50,8 @@ enum Command {
     Lag(lag::LagArgs),
     /// Prove what the services promise, from the log and the stores of a deployment.
     Audit(audit::AuditArgs),
+    /// See what the services could not handle, and have it handled again or given up.
+    DeadLetters(dead_letters::DeadLettersArgs),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
             Some(Command::Lag(args)) => lag::lag(args).await?,
             Some(Command::Audit(args)) => audit::audit(args).await?,
             Some(Command::Rebuild(args)) => rebuild::rebuild(args).await?,
+            Some(Command::DeadLetters(args)) => dead_letters::dead_letters(args).await?,
             None => {}
         }
         Ok(())

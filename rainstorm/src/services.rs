@@ -64,10 +64,15 @@ pub fn sources(folder: Option<&Path>) -> Result<Sources, StartError> {
         Some(folder) => Sources::read(folder),
         None => Sources::parse([
             ("knative/order/kafkasource.yaml", include_str!("../../knative/order/kafkasource.yaml")),
+            ("knative/order/dead-letters.yaml", include_str!("../../knative/order/dead-letters.yaml")),
             ("knative/payment/kafkasource.yaml", include_str!("../../knative/payment/kafkasource.yaml")),
+            ("knative/payment/dead-letters.yaml", include_str!("../../knative/payment/dead-letters.yaml")),
             ("knative/kitchen/kafkasource.yaml", include_str!("../../knative/kitchen/kafkasource.yaml")),
+            ("knative/kitchen/dead-letters.yaml", include_str!("../../knative/kitchen/dead-letters.yaml")),
             ("knative/delivery/kafkasource.yaml", include_str!("../../knative/delivery/kafkasource.yaml")),
+            ("knative/delivery/dead-letters.yaml", include_str!("../../knative/delivery/dead-letters.yaml")),
             ("knative/query/kafkasource.yaml", include_str!("../../knative/query/kafkasource.yaml")),
+            ("knative/query/dead-letters.yaml", include_str!("../../knative/query/dead-letters.yaml")),
             ("knative/ticks.yaml", include_str!("../../knative/ticks.yaml")),
         ]),
     };

@@ -66,6 +66,14 @@ pub(crate) type Rows<V> = BTreeMap<String, Kept<V>>;
 
 pub(crate) type Outcomes = Vec<Result<Handled, Failure>>;
 
+/// What is done about events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Fold,
+    /// They were discarded: the views go past them, and no timeline tells of them.
+    Skip,
+}
+
 /// All rows that a batch touches.
 pub(crate) struct Touched {
     pub orders: Rows<OrderView>,
@@ -116,17 +124,17 @@ impl Touched {
     }
 
     /// What the event does to its row, and whether that was only remembered.
-    pub fn apply(&mut self, event: &Incoming) -> (Applied, bool) {
+    pub fn apply(&mut self, event: &Incoming, what: What) -> (Applied, bool) {
         match kind_of(event) {
-            Some(Kind::Order) => fold(&mut self.orders, event),
-            Some(Kind::Kitchen) => fold(&mut self.kitchens, event),
-            Some(Kind::Driver) => fold(&mut self.drivers, event),
+            Some(Kind::Order) => fold(&mut self.orders, event, what),
+            Some(Kind::Kitchen) => fold(&mut self.kitchens, event, what),
+            Some(Kind::Driver) => fold(&mut self.drivers, event, what),
             None => (Applied::Repeated, false),
         }
     }
 
-    /// Folds the events in, in order; after one that fails, no later one of its subject.
-    pub fn fold(&mut self, events: &[Incoming]) -> Folded {
+    /// Does `what` about the events, in order; after one that fails, no later one of its subject.
+    pub fn settle(&mut self, events: &[Incoming], what: What) -> Folded {
         let mut stuck = HashSet::new();
         let mut folded = Folded::default();
         for event in events {
@@ -134,10 +142,10 @@ impl Touched {
                 folded.outcomes.push(Err(Failure::Retry("an earlier event of its subject failed".to_owned())));
                 continue;
             }
-            let (applied, remembered) = self.apply(event);
+            let (applied, remembered) = self.apply(event, what);
             let outcome = match applied {
                 Applied::Changed => {
-                    folded.changed_by(event);
+                    folded.changed_by(event, what);
                     Ok(Handled::Effect)
                 }
                 Applied::Repeated => Ok(Handled::Nothing),
@@ -166,8 +174,8 @@ impl Touched {
 
 impl Folded {
     /// An event has changed its row.
-    pub fn changed_by(&mut self, event: &Incoming) {
-        self.timeline.extend(step(event));
+    pub fn changed_by(&mut self, event: &Incoming, what: What) {
+        self.timeline.extend(step(event).filter(|_| what == What::Fold));
         self.applied.push([event.source.clone().into(), event.id.clone().into()]);
     }
 
@@ -196,9 +204,12 @@ fn kind_of(event: &Incoming) -> Option<Kind> {
 }
 
 /// What the event did to its row, and whether that was only remembered.
-fn fold<V: View>(rows: &mut Rows<V>, event: &Incoming) -> (Applied, bool) {
+fn fold<V: View>(rows: &mut Rows<V>, event: &Incoming, what: What) -> (Applied, bool) {
     let Some(kept) = rows.get_mut(&event.subject) else { return (Applied::Repeated, false) };
-    let applied = kept.view.apply(event);
+    let applied = match what {
+        What::Fold => kept.view.apply(event),
+        What::Skip => kept.view.skip(event),
+    };
     kept.changed |= applied == Applied::Changed;
     (applied, kept.remembered)
 }

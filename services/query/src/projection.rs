@@ -8,7 +8,7 @@ use eventing::{Failure, Handler, Incoming};
 use tokio::sync::{Mutex, watch};
 
 use crate::{
-    batch::{LIVE, Outcomes, Rows, Rowsource, Touched},
+    batch::{LIVE, Outcomes, Rows, Rowsource, Touched, What},
     views::{Kind, OrderView},
 };
 
@@ -38,11 +38,34 @@ impl Projection {
         self.changed.subscribe()
     }
 
-    /// Folds a batch and writes it; `None` if it must be read and folded again. What was remembered of its orders is
-    /// forgotten then.
-    async fn apply(&self, recent: &mut Rows<OrderView>, events: &[Incoming]) -> Result<Option<Outcomes>, sqlx::Error> {
+    /// Does `what` about a batch until no other instance gets in between.
+    async fn settle(&self, events: &[Incoming], what: What) -> Outcomes {
+        let mut failure = Failure::Retry("other instances keep changing the same views".to_owned());
+        let mut recent = self.turn.lock().await;
+        for _ in 0..CONFLICTS {
+            match self.apply(&mut recent, events, what).await {
+                Ok(Some(outcomes)) => return outcomes,
+                Ok(None) => {}
+                Err(error) if met(&error) => {}
+                Err(error) => {
+                    failure = Failure::from(error).shared_by(events.len());
+                    break;
+                }
+            }
+        }
+        events.iter().map(|_| Err(failure.clone())).collect()
+    }
+
+    /// Does it in memory and writes it; `None` if the rows must be read again. What was remembered of the batch's orders
+    /// is forgotten then.
+    async fn apply(
+        &self,
+        recent: &mut Rows<OrderView>,
+        events: &[Incoming],
+        what: What,
+    ) -> Result<Option<Outcomes>, sqlx::Error> {
         let mut touched = Touched::load(Rowsource::Everybodys(&self.database), LIVE, recent, events).await?;
-        let mut folded = touched.fold(events);
+        let mut folded = touched.settle(events, what);
         if folded.outdated {
             return Ok(None);
         }
@@ -73,19 +96,14 @@ impl Handler for Projection {
     }
 
     async fn handle(&self, events: &[Incoming]) -> Outcomes {
-        let mut failure = Failure::Retry("other instances keep changing the same views".to_owned());
-        let mut recent = self.turn.lock().await;
-        for _ in 0..CONFLICTS {
-            match self.apply(&mut recent, events).await {
-                Ok(Some(outcomes)) => return outcomes,
-                Ok(None) => {}
-                Err(error) if met(&error) => {}
-                Err(error) => {
-                    failure = Failure::from(error).shared_by(events.len());
-                    break;
-                }
-            }
+        self.settle(events, What::Fold).await
+    }
+
+    async fn discard(&self, event: &Incoming) -> Result<(), Failure> {
+        match self.settle(std::slice::from_ref(event), What::Skip).await.into_iter().next() {
+            Some(Err(Failure::Retry(reason))) => Err(Failure::Retry(reason)),
+            // One without a place in its stream leaves no gap.
+            _ => Ok(()),
         }
-        events.iter().map(|_| Err(failure.clone())).collect()
     }
 }

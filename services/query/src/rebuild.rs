@@ -20,7 +20,7 @@ use eventing::{
 };
 
 use crate::{
-    batch::{Folded, LIVE, Rows, Rowsource, Tables, Touched},
+    batch::{Folded, LIVE, Rows, Rowsource, Tables, Touched, What},
     views::{Applied, OrderView},
 };
 
@@ -274,8 +274,8 @@ impl Filling<'_> {
         let mut folded = Folded::default();
         for event in events {
             let stream = || (event.subject.clone(), event.source.clone());
-            match touched.apply(event).0 {
-                Applied::Changed => folded.changed_by(event),
+            match touched.apply(event, What::Fold).0 {
+                Applied::Changed => folded.changed_by(event, What::Fold),
                 Applied::Repeated => {}
                 // Whoever delivers it will find that it is a dead letter.
                 Applied::Unreadable(_) => {

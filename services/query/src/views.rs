@@ -41,13 +41,23 @@ pub trait View: Default + Clone + Serialize + DeserializeOwned + Send + Sync {
 
     /// Applies the event if it is the next of its stream.
     fn apply(&mut self, event: &Incoming) -> Applied {
+        self.take(event, |view| view.fold(event))
+    }
+
+    /// Goes past the event if it is the next of its stream: it was discarded, and the ones behind it count.
+    fn skip(&mut self, event: &Incoming) -> Applied {
+        self.take(event, |_| Ok(()))
+    }
+
+    /// Does something about the event if it is the next of its stream.
+    fn take(&mut self, event: &Incoming, with: impl FnOnce(&mut Self) -> Result<(), String>) -> Applied {
         let Some(sequence) = event.sequence else {
             return Applied::Unreadable("the event has no sequence, so its place in its stream is unknown".to_owned());
         };
         let expected = self.sequence(&event.source) + 1;
         match sequence {
             repeated if repeated < expected => Applied::Repeated,
-            next if next == expected => match self.fold(event) {
+            next if next == expected => match with(self) {
                 Ok(()) => {
                     self.advance(&event.source, sequence);
                     Applied::Changed

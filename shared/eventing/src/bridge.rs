@@ -20,6 +20,7 @@ pub use sink::{HttpSink, RouterSink, Sink, named_url};
 use crate::{
     NOT_A_CLOUD_EVENT, TICK, dead_letters, from_record,
     log::{Batch, EventLog, LogError, Member, Partition, Stored},
+    origin::{IN_A_LETTER, ON_THE_WAY, Origin},
     sources::{Sources, Subscription},
     to_record,
 };
@@ -27,6 +28,8 @@ use reflex::Worker;
 
 /// Bytes of records that one request carries, at most: well below what the door takes, as JSON is longer.
 const REQUEST_BYTES: usize = 1024 * 1024;
+/// Attributes, and bytes of them, that go in headers: servers take no more than some.
+const IN_HEADERS: (usize, usize) = (60, 16 * 1024);
 /// Pauses between two attempts: they double from the first to the last of these, with jitter.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -66,11 +69,16 @@ impl Bridge {
         stop: &Stop,
     ) -> Result<Self, LogError> {
         log.create_topics(&sources.topics()).await?;
-        let (mut pulses, mut tasks) = (Vec::new(), tokio::task::JoinSet::new());
+        let (mut pulses, mut tasks): (Vec<Arc<Pulse>>, _) = (Vec::new(), tokio::task::JoinSet::new());
         for subscription in &sources.subscriptions {
             let Some(sink) = sinks.get(&subscription.service) else { continue };
             log.create_topics(&[&dead_letters::topic(&subscription.service)]).await?;
-            let pulse = Arc::new(Pulse::new(&subscription.service));
+            let known = pulses.iter().find(|pulse| pulse.service == subscription.service).cloned();
+            let pulse = known.unwrap_or_else(|| {
+                let new = Arc::new(Pulse::new(&subscription.service));
+                pulses.push(new.clone());
+                new
+            });
             let knocker = Arc::new(Knocker {
                 subscription: subscription.clone(),
                 member: log.join(&subscription.group, &subscription.topics).await?,
@@ -80,8 +88,7 @@ impl Bridge {
                 pulse: pulse.clone(),
                 stop: stop.clone(),
             });
-            tasks.spawn(reflex::run(knocker, settings.bounds, pulse.clone(), stop.clone()));
-            pulses.push(pulse);
+            tasks.spawn(reflex::run(knocker, settings.bounds, pulse, stop.clone()));
         }
         for service in &sources.ticks {
             if let Some(sink) = sinks.get(service) {
@@ -148,8 +155,10 @@ fn request(events: &[Event]) -> Result<(Headers, Vec<u8>), String> {
         return Ok((content_type("application/cloudevents-batch+json"), body));
     };
     let record = to_record(one.clone()).map_err(|error| error.to_string())?;
-    let ascii = |value: &[u8]| value.iter().all(|byte| (b' '..=b'~').contains(byte));
-    if record.headers.iter().any(|(_, value)| !ascii(value)) {
+    let fits = |value: &[u8]| value.iter().all(|byte| (b' '..=b'~').contains(byte)) && value.trim_ascii() == value;
+    let bytes: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let too_many = record.headers.len() > IN_HEADERS.0 || bytes > IN_HEADERS.1;
+    if too_many || record.headers.iter().any(|(_, value)| !fits(value)) {
         // A header can't carry every text; the JSON of structured mode can.
         return Ok((content_type("application/cloudevents+json"), serde_json::to_vec(one).map_err(json)?));
     }
@@ -226,20 +235,21 @@ impl Knocker {
         Ok(())
     }
 
-    async fn deliver_one(&self, partition: &Partition, mut event: Event) -> Result<(), GivenUp> {
+    async fn deliver_one(&self, partition: &Partition, event: Event) -> Result<(), GivenUp> {
         let mut pause = PAUSE.0;
         loop {
             let reason = match send(&*self.sink, std::slice::from_ref(&event)).await {
                 Ok(()) => return Ok(()),
-                Err(Knock::Refused(status, said)) => {
-                    event.set_extension("knativeerrordest", self.subscription.service.clone());
-                    event.set_extension("knativeerrorcode", i64::from(status));
-                    event.set_extension("knativeerrordata", said.chars().take(1024).collect::<String>());
-                    match self.dead_letter(event.clone()).await {
-                        Ok(()) => return Ok(()),
-                        Err(error) => error.to_string(),
-                    }
+                Err(Knock::Refused(status, said)) if partition.topic == self.letters() => {
+                    // It stands there already; once more would be for ever.
+                    let service = &self.subscription.service;
+                    tracing::error!(service, status, said, event = event.id(), "refused from among its dead letters");
+                    return Ok(());
                 }
+                Err(Knock::Refused(status, said)) => match self.dead_letter(event.clone(), status, &said).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error.to_string(),
+                },
                 Err(Knock::Again(reason)) => reason,
             };
             self.pulse.retried();
@@ -257,9 +267,18 @@ impl Knocker {
         }
     }
 
-    async fn dead_letter(&self, event: Event) -> Result<(), LogError> {
+    /// As Knative's dead-letter sink has it, and with where it stood.
+    async fn dead_letter(&self, mut event: Event, status: u16, said: &str) -> Result<(), LogError> {
+        Origin::take(&mut event, &ON_THE_WAY).put(&mut event, &IN_A_LETTER);
+        event.set_extension("knativeerrordest", self.subscription.service.clone());
+        event.set_extension("knativeerrorcode", i64::from(status));
+        event.set_extension("knativeerrordata", said.chars().take(1024).collect::<String>());
         let record = to_record(event).map_err(|error| LogError::Unavailable(error.to_string()))?;
-        self.log.append(&dead_letters::topic(&self.subscription.service), vec![record]).await
+        self.log.append(&self.letters(), vec![record]).await
+    }
+
+    fn letters(&self) -> String {
+        dead_letters::topic(&self.subscription.service)
     }
 }
 
@@ -267,30 +286,30 @@ impl Knocker {
 fn fitting(records: &[Stored]) -> usize {
     let mut bytes = 0;
     let fit = records.iter().take_while(|stored| {
-        bytes += stored.record.value.as_ref().map_or(0, Vec::len);
+        let headers = stored.record.headers.iter().map(|(name, value)| name.len() + value.len());
+        bytes += stored.record.value.as_ref().map_or(0, Vec::len) + headers.sum::<usize>();
         bytes <= REQUEST_BYTES
     });
     fit.count().max(1)
 }
 
-/// The event in a record; one that isn't a CloudEvent is wrapped as KafkaSource wraps it.
+/// The event in a record, with where it stood; a record that is no CloudEvent is wrapped as KafkaSource wraps it.
 fn event(partition: &Partition, stored: &Stored) -> Event {
-    if let Ok(event) = from_record(&stored.record)
-        && serde_json::to_vec(&event).is_ok()
-    {
-        return event;
-    }
-    let place = format!("partition:{}/offset:{}", partition.number, stored.offset);
+    let read = from_record(&stored.record).ok().filter(|event| serde_json::to_vec(event).is_ok());
+    let is_none = read.is_none();
+    let mut event = read.unwrap_or_else(|| wrapped(partition, stored));
+    Origin::of(partition, stored, &event, is_none).put(&mut event, &ON_THE_WAY);
+    event
+}
+
+fn wrapped(partition: &Partition, stored: &Stored) -> Event {
     let mut event = Event::default();
     {
         use cloudevents::AttributesWriter;
-        event.set_id(place.clone());
+        event.set_id(format!("partition:{}/offset:{}", partition.number, stored.offset));
         event.set_source(format!("/bridge#{}", partition.topic));
         event.set_type(NOT_A_CLOUD_EVENT);
-        event.set_subject(Some(place));
-    }
-    if let Some(key) = stored.record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) {
-        event.set_extension("key", key.to_owned());
+        event.set_subject(Some(format!("partition:{}#{}", partition.number, stored.offset)));
     }
     event.set_data("application/octet-stream", stored.record.value.clone().unwrap_or_default());
     event

@@ -7,6 +7,8 @@
 //! | 503 | may pass: deliver again |
 //! | 4xx | this is no CloudEvent |
 
+mod redelivery;
+
 use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
@@ -27,8 +29,8 @@ use tokio::sync::RwLock;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    EventError, Failure, Handled, Handler, Incoming, NOT_A_CLOUD_EVENT, TICK,
-    dead_letters::{DeadLetter, DeadLetters},
+    EventError, Failure, Handled, Handler, Incoming, NOT_A_CLOUD_EVENT, Origin, TICK,
+    dead_letters::{DeadLetter, DeadLetters, Heard, hear},
     name_and_version,
     request::{Attributes, CloudEvent, events_of},
 };
@@ -46,7 +48,7 @@ pub struct Door {
     /// Ordinary batches share it; a suspect has it alone.
     room: RwLock<()>,
     /// What is being handled now: told again meanwhile, it is no further attempt.
-    in_hand: Mutex<HashSet<(String, String)>>,
+    in_hand: Mutex<HashSet<[String; 2]>>,
     events: IntCounterVec,
     seconds: Histogram,
 }
@@ -57,6 +59,14 @@ struct Known {
     done: bool,
     /// Separated by spaces.
     streams: String,
+}
+
+impl Known {
+    /// What an event of this subject has changed.
+    fn changed(&self, subject: &str) -> Vec<String> {
+        let streams: HashSet<&str> = self.streams.split(' ').chain([subject]).filter(|it| !it.is_empty()).collect();
+        streams.into_iter().map(ToOwned::to_owned).collect()
+    }
 }
 
 impl Door {
@@ -104,72 +114,93 @@ impl Door {
     }
 
     async fn sort_and_handle(&self, batch: Vec<Event>) -> Result<(), Failure> {
-        let mut letters = Vec::new();
         let mut events = Vec::new();
         for event in batch {
-            match self.sort(event) {
+            let sorted = self.sort(event);
+            if matches!(sorted, Sorted::Never(_) | Sorted::Refused(_) | Sorted::Wish(_)) {
+                // What came before a letter must not park behind it.
+                self.handle_ours(std::mem::take(&mut events)).await?;
+            }
+            match sorted {
                 Sorted::Tick(now) => {
                     self.letters.publish().await?;
                     self.handler.tick(now).await?;
                 }
                 Sorted::Foreign => self.count("ignored", 1),
                 Sorted::Ours(event) => events.push(*event),
-                Sorted::Never(event, reason) => {
-                    letters.push(DeadLetter { event: *event, reason, attempts: 1, parked: false });
-                }
+                Sorted::Never(letter) => self.bury(vec![*letter]).await?,
+                Sorted::Refused(letter) => self.adopt(*letter).await?,
+                Sorted::Wish(wish) => self.grant(*wish).await?,
             }
         }
-        self.count("dead_lettered", letters.len());
-        self.letters.take(letters).await?;
-        if events.is_empty() { Ok(()) } else { self.handle_ours(events).await }
+        self.handle_ours(events).await
     }
 
-    fn sort(&self, event: Event) -> Sorted {
+    fn sort(&self, mut event: Event) -> Sorted {
+        let origin = Origin::arrived(&mut event);
         if event.ty() == TICK {
             let time = event.time().and_then(|time| time.to_rfc3339().parse().ok());
             return Sorted::Tick(time.unwrap_or_else(now));
         }
+        // What Knative knocks with doesn't say on which topic it stood.
+        if origin.topic.as_deref().is_none_or(|topic| topic == self.letters.topic()) {
+            match hear(&event) {
+                Some(Heard::Letter) => return Sorted::Foreign,
+                Some(Heard::Refused) => return Sorted::Refused(Box::new(DeadLetter::refused(event))),
+                Some(Heard::Wish) => return Sorted::Wish(Box::new(event)),
+                None => {}
+            }
+        }
+        let never = |event, origin, reason: &str| Sorted::Never(Box::new(DeadLetter::failed(event, origin, reason, 1)));
         if event.ty() == NOT_A_CLOUD_EVENT {
-            return Sorted::Never(Box::new(event), "the record on the log is no CloudEvent".to_owned());
+            return never(event, origin, "the record on the log is no CloudEvent");
         }
         let understood = name_and_version(event.ty()).map(|(name, version)| (self.handler.understands(name), version));
         match understood {
             None | Some((None, _)) => Sorted::Foreign,
             Some((Some(ours), version)) if ours != version => {
                 let reason = format!("version {version} of this event is not understood here, {ours} is");
-                Sorted::Never(Box::new(event), reason)
+                never(event, origin, &reason)
             }
             Some(_) => match Incoming::read(event) {
-                Ok(incoming) => Sorted::Ours(Box::new(incoming)),
-                Err(never) => {
-                    let (event, reason) = *never;
-                    Sorted::Never(Box::new(event), reason)
+                Ok(incoming) => Sorted::Ours(Box::new(Incoming { origin, ..incoming })),
+                Err(unreadable) => {
+                    let (event, reason) = *unreadable;
+                    never(event, origin, &reason)
                 }
             },
         }
     }
 
+    /// Takes letters in.
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<(), Failure> {
+        let taken = self.letters.take(letters).await?;
+        self.count("dead_lettered", taken);
+        Ok(())
+    }
+
     async fn handle_ours(&self, mut events: Vec<Incoming>) -> Result<(), Failure> {
+        if events.is_empty() {
+            return Ok(());
+        }
         let mut twice = HashSet::new();
-        events.retain(|event| twice.insert((event.source.clone(), event.id.clone())));
-        let known = self.known(&events).await?;
-        let key = |event: &Incoming| (event.source.clone(), event.id.clone());
+        events.retain(|event| twice.insert(key(event)));
+        let known = self.known(events.iter().map(key).collect()).await?;
 
         let (seen, new): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| known.get(&key(event)).is_some_and(|known| known.done));
         if !seen.is_empty() {
             self.count("repeated", seen.len());
-            let mut streams: HashSet<String> = seen.iter().map(|event| event.subject.clone()).collect();
-            let changed = seen.iter().filter_map(|event| known.get(&key(event)));
-            streams.extend(changed.flat_map(|known| known.streams.split(' ').map(ToOwned::to_owned)));
-            self.handler.seen(streams.into_iter().filter(|stream| !stream.is_empty()).collect()).await?;
+            let changed = seen.iter().filter_map(|event| Some(known.get(&key(event))?.changed(&event.subject)));
+            let streams: HashSet<String> = changed.flatten().collect();
+            self.handler.seen(streams.into_iter().collect()).await?;
         }
 
         let subjects: HashSet<String> = new.iter().map(|event| event.subject.clone()).collect();
         let open = self.letters.open(subjects.into_iter().collect()).await?;
         let (behind, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|event| open.contains(&event.subject));
-        self.count("parked", behind.len());
-        self.letters.take(behind.into_iter().map(parked).collect()).await?;
+        let parked = self.letters.take(behind.into_iter().map(DeadLetter::parked).collect()).await?;
+        self.count("parked", parked);
 
         let attempts = |event: &Incoming| known.get(&key(event)).map_or(0, |known| known.attempts);
         let suspects = new.iter().filter(|event| attempts(event) + 1 >= ALONE_FROM);
@@ -182,28 +213,30 @@ impl Door {
         }
         let mut begun = HashSet::new();
         for suspect in suspects {
-            if !begun.insert(suspect.subject.clone()) {
-                outcome = Err(Failure::Retry("an earlier event of its subject is handled alone first".to_owned()));
-                break;
-            }
-            let _alone = self.room.write().await;
-            let attempts = attempts(&suspect);
-            let result = if attempts >= MAX_ATTEMPTS {
-                let reason = format!("its handler crashed {attempts} times");
-                self.count("dead_lettered", 1);
-                self.letters.take(vec![DeadLetter { event: suspect.original, reason, attempts, parked: false }]).await
+            let result = if begun.insert(suspect.subject.clone()) {
+                let attempts = attempts(&suspect);
+                self.suspect(suspect, attempts).await
             } else {
-                self.attempt(vec![suspect]).await
+                Err(Failure::Retry("an earlier event of its subject is handled alone first".to_owned()))
             };
             outcome = outcome.and(result);
         }
         outcome
     }
 
-    /// What the inbox knows of these events.
-    async fn known(&self, events: &[Incoming]) -> Result<HashMap<(String, String), Known>, Failure> {
+    /// Handles one while nothing else is handled; it may have crashed its handler before.
+    async fn suspect(&self, event: Incoming, attempts: i64) -> Result<(), Failure> {
+        let _alone = self.room.write().await;
+        if attempts < MAX_ATTEMPTS {
+            return self.attempt(vec![event]).await;
+        }
+        let reason = format!("its handler crashed {attempts} times");
+        self.bury(vec![DeadLetter::failed(event.original, event.origin, &reason, attempts)]).await
+    }
+
+    /// What the inbox knows of the events with these sources and ids.
+    async fn known(&self, keys: Vec<[String; 2]>) -> Result<HashMap<[String; 2], Known>, Failure> {
         let mut known = HashMap::new();
-        let keys: Vec<_> = events.iter().map(|event| [event.source.clone(), event.id.clone()]).collect();
         for piece in pieces(keys) {
             let sql = format!(
                 "SELECT source, id, attempts, done, stream_id FROM inbox WHERE (source, id) IN (VALUES {})",
@@ -211,15 +244,24 @@ impl Door {
             );
             for row in self.database.fetch(sql, values(piece)).await? {
                 let found = Known { attempts: row.int(2)?, done: row.int(3)? == 1, streams: row.text(4)? };
-                known.insert((row.text(0)?, row.text(1)?), found);
+                known.insert([row.text(0)?, row.text(1)?], found);
             }
         }
         Ok(known)
     }
 
-    /// Counts the attempt, handles, and clears up behind it.
+    /// Tries new events; what can never be handled becomes a letter.
     async fn attempt(&self, events: Vec<Incoming>) -> Result<(), Failure> {
-        let Some(_taken) = InHand::take(&self.in_hand, &events) else {
+        let (rejected, outcome) = self.try_now(events).await?;
+        let letter = |(event, reason): (Incoming, String)| DeadLetter::failed(event.original, event.origin, &reason, 1);
+        self.bury(rejected.into_iter().map(letter).collect()).await?;
+        outcome
+    }
+
+    /// Counts the attempt, handles, and clears up behind it. Returns what was rejected for good and why, and the first
+    /// failure that may pass.
+    async fn try_now(&self, events: Vec<Incoming>) -> Result<(Vec<(Incoming, String)>, Result<(), Failure>), Failure> {
+        let Some(_taken) = InHand::take(&self.in_hand, events.iter().map(key).collect()) else {
             return Err(Failure::Retry("it is being handled right now".to_owned()));
         };
         self.begin(&events).await?;
@@ -230,14 +272,12 @@ impl Door {
             return Err(Failure::Retry("the handler crashed".to_owned()));
         };
         let mut first_failure = Ok(());
-        let (mut handled, mut idle, mut passing, mut letters) = (0, Vec::new(), Vec::new(), Vec::new());
+        let (mut handled, mut idle, mut passing, mut rejected) = (0, Vec::new(), Vec::new(), Vec::new());
         for (event, outcome) in events.into_iter().zip(outcomes) {
             match outcome {
                 Ok(Handled::Effect) => handled += 1,
                 Ok(Handled::Nothing) => idle.push(event),
-                Err(Failure::Never(reason)) => {
-                    letters.push(DeadLetter { event: event.original, reason, attempts: 1, parked: false });
-                }
+                Err(Failure::Never(reason)) => rejected.push((event, reason)),
                 Err(failure) => {
                     first_failure = first_failure.and(Err(failure));
                     passing.push(event);
@@ -246,10 +286,8 @@ impl Door {
         }
         self.count("handled", handled + idle.len());
         self.count("retried", passing.len());
-        self.count("dead_lettered", letters.len());
         self.end(&idle, &passing).await?;
-        self.letters.take(letters).await?;
-        first_failure
+        Ok((rejected, first_failure))
     }
 
     async fn begin(&self, events: &[Incoming]) -> Result<(), Failure> {
@@ -285,14 +323,13 @@ impl Door {
 
 /// Events that nobody else in this process may handle until this is dropped.
 struct InHand<'a> {
-    all: &'a Mutex<HashSet<(String, String)>>,
-    mine: Vec<(String, String)>,
+    all: &'a Mutex<HashSet<[String; 2]>>,
+    mine: Vec<[String; 2]>,
 }
 
 impl<'a> InHand<'a> {
     /// All of them, or none if one is taken.
-    fn take(all: &'a Mutex<HashSet<(String, String)>>, events: &[Incoming]) -> Option<Self> {
-        let mine: Vec<_> = events.iter().map(|event| (event.source.clone(), event.id.clone())).collect();
+    fn take(all: &'a Mutex<HashSet<[String; 2]>>, mine: Vec<[String; 2]>) -> Option<Self> {
         let mut taken = all.lock().unwrap_or_else(PoisonError::into_inner);
         if mine.iter().any(|key| taken.contains(key)) {
             return None;
@@ -311,20 +348,24 @@ impl Drop for InHand<'_> {
     }
 }
 
-fn values(keys: Vec<[String; 2]>) -> Vec<Value> {
-    keys.into_iter().flatten().map(Value::from).collect()
+fn key(event: &Incoming) -> [String; 2] {
+    [event.source.clone(), event.id.clone()]
 }
 
-fn parked(event: Incoming) -> DeadLetter {
-    let reason = "it waits behind a dead letter of its subject".to_owned();
-    DeadLetter { event: event.original, reason, attempts: 0, parked: true }
+fn values(keys: Vec<[String; 2]>) -> Vec<Value> {
+    keys.into_iter().flatten().map(Value::from).collect()
 }
 
 enum Sorted {
     Tick(jiff::Timestamp),
     Foreign,
     Ours(Box<Incoming>),
-    Never(Box<Event>, String),
+    /// It can't be handled, and needn't be tried.
+    Never(Box<DeadLetter>),
+    /// It was refused on the way.
+    Refused(Box<DeadLetter>),
+    /// Somebody wishes something of a dead letter.
+    Wish(Box<Event>),
 }
 
 /// Takes one CloudEvent (binary or structured mode) or several (batch mode). An event that doesn't concern this service

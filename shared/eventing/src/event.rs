@@ -14,7 +14,7 @@ use cloudevents::{
 use event_sourcing::{Cause, Recorded, TraceContext};
 use serde_json::{Map, Value};
 
-use crate::log::Record;
+use crate::{log::Record, origin::Origin};
 
 /// The prefix of every event type of this system.
 pub const TYPE_PREFIX: &str = "dev.rainstorm.";
@@ -117,6 +117,8 @@ pub struct Incoming {
     pub data: String,
     /// The whole event, for a dead letter.
     pub original: Event,
+    /// Where its record stood, as far as is known.
+    pub origin: Origin,
 }
 
 impl Incoming {
@@ -150,6 +152,7 @@ impl Incoming {
             subject,
             data,
             original: event,
+            origin: Origin::default(),
         })
     }
 
@@ -236,36 +239,47 @@ pub fn from_json(mut object: Map<String, Value>) -> std::result::Result<Event, E
     complete(event)
 }
 
-/// The event itself, if what it and its like are found by is what CloudEvents allows (section 3.1: no control
-/// characters) and a store can keep: no longer than [`IDENTIFIER`], and not empty where it is required. An event that
-/// can't be kept could not even be a dead letter, and would be told again for ever.
+/// The event itself, if its attributes are what CloudEvents allows (sections "Naming Conventions" and "Type System" of
+/// its specification) and a store can keep: the required ones say something, and what it and its like are found by is
+/// no longer than [`IDENTIFIER`]. An event that can't be kept could not even be a dead letter, and would be told again
+/// for ever.
 ///
 /// # Errors
 /// Which attribute can't be taken.
 pub fn complete(event: Event) -> std::result::Result<Event, EventError> {
+    match unfit(&event) {
+        Some(reason) => Err(EventError::Invalid(reason)),
+        None => Ok(event),
+    }
+}
+
+fn unfit(event: &Event) -> Option<String> {
+    let required = [("id", event.id()), ("source", event.source()), ("type", event.ty())];
+    if let Some((name, _)) = required.iter().find(|(_, value)| value.is_empty()) {
+        return Some(format!("the attribute {name} is empty"));
+    }
     let extension = |name| match event.extension(name) {
-        Some(ExtensionValue::String(text)) => Some(text.as_str()),
+        Some(ExtensionValue::String(text)) => Some((name, text.as_str())),
         _ => None,
     };
-    let identifiers = [
-        ("id", Some(event.id())),
-        ("source", Some(event.source().as_str())),
-        ("type", Some(event.ty())),
-        ("subject", event.subject()),
-        ("partitionkey", extension("partitionkey")),
-        ("correlationid", extension("correlationid")),
-        ("causationid", extension("causationid")),
-    ];
-    for (name, text) in identifiers {
-        let wrong = match text {
-            Some("") if matches!(name, "id" | "source" | "type") => "is empty",
-            Some(text) if text.len() > IDENTIFIER => "is longer than 1,000 bytes",
-            Some(text) if text.chars().any(char::is_control) => "has control characters",
-            _ => continue,
-        };
-        return Err(EventError::Invalid(format!("the attribute {name} {wrong}")));
+    let found_by = ["partitionkey", "correlationid", "causationid"].into_iter().filter_map(extension);
+    let mut found_by = required.into_iter().chain(event.subject().map(|subject| ("subject", subject))).chain(found_by);
+    if let Some((name, _)) = found_by.find(|(_, value)| value.len() > IDENTIFIER) {
+        return Some(format!("the attribute {name} is longer than 1,000 bytes"));
     }
-    Ok(event)
+    let is_name = |name: &str| name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
+    if let Some((name, _)) = event.iter_extensions().find(|(name, _)| name.is_empty() || !is_name(name)) {
+        return Some(format!("{name:?} is no name of an attribute"));
+    }
+    let optional = [("subject", event.subject()), ("datacontenttype", event.datacontenttype())];
+    let extensions = event.iter_extensions().map(|(name, value)| match value {
+        ExtensionValue::String(text) => (name, Some(text.as_str())),
+        ExtensionValue::Boolean(_) | ExtensionValue::Integer(_) => (name, None),
+    });
+    let texts = required.map(|(name, value)| (name, Some(value))).into_iter().chain(optional).chain(extensions);
+    let control = |text: &str| text.bytes().any(|it| it.is_ascii_control());
+    let mut wrong = texts.filter(|(_, text)| text.is_some_and(control));
+    wrong.next().map(|(name, _)| format!("the attribute {name} has a control character in it"))
 }
 
 impl BinarySerializer<Record> for Record {

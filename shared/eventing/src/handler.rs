@@ -75,6 +75,12 @@ pub trait Handler: Send + Sync + 'static {
         Ok(())
     }
 
+    /// This event will never be handled, somebody has decided: what is kept in order of sequence goes on behind it. Only
+    /// the event's attributes may be looked at. It may be told again.
+    async fn discard(&self, _event: &Incoming) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Time has passed.
     async fn tick(&self, _now: jiff::Timestamp) -> Result<(), Failure> {
         Ok(())

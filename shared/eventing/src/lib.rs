@@ -6,6 +6,7 @@ mod door;
 mod event;
 mod handler;
 pub mod log;
+mod origin;
 mod outbox;
 mod platform;
 mod reactor;
@@ -19,6 +20,7 @@ pub use event::{
     name_and_version, published, published_by, to_record,
 };
 pub use handler::{Failure, Handled, Handler};
+pub use origin::Origin;
 pub use outbox::Outbox;
 pub use platform::{Identity, LogSettings, Platform, StartError, librdkafka_settings, listen_and_serve, run};
 pub use reactor::{AsyncReact, Reactions, Reactor, Writer};

@@ -30,6 +30,11 @@ pub trait Reactions: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// See [`Handler::discard`].
+    async fn discard(&self, _event: &Incoming) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Time has passed. Returns the streams it has changed.
     async fn tick(&self, _now: jiff::Timestamp) -> Result<Vec<String>, Failure> {
         Ok(Vec::new())
@@ -178,6 +183,10 @@ impl<R: Reactions> Handler for Reactor<R> {
     async fn seen(&self, streams: Vec<String>) -> Result<(), Failure> {
         let settled = self.reactions.settle().await?;
         self.writer.outbox.publish(streams.into_iter().chain(settled).collect()).await
+    }
+
+    async fn discard(&self, event: &Incoming) -> Result<(), Failure> {
+        self.reactions.discard(event).await
     }
 
     async fn tick(&self, now: jiff::Timestamp) -> Result<(), Failure> {

@@ -124,6 +124,18 @@ impl Sources {
         self
     }
 
+    /// The services that hear of anything, each once, as they come.
+    #[must_use]
+    pub fn services(&self) -> Vec<String> {
+        let mut services: Vec<String> = Vec::new();
+        for subscription in &self.subscriptions {
+            if !services.contains(&subscription.service) {
+                services.push(subscription.service.clone());
+            }
+        }
+        services
+    }
+
     /// Every topic that somebody hears, once.
     #[must_use]
     pub fn topics(&self) -> Vec<&str> {

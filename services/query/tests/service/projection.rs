@@ -139,3 +139,36 @@ async fn kitchens_and_drivers_are_shown_as_they_said_last_and_a_ride_is_in_its_o
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discarded_event_leaves_no_gap_and_no_trace_and_the_story_goes_on_behind_it() {
+    on_every_database(async |it| {
+        let [order, _, ticket, _] = delivered();
+        let paid = |sequence| event("/payments", ORDER, sequence, "payment.confirmed", json!({"amount": "much"}));
+        let refunded =
+            event("/payments", ORDER, 2, "payment.refunded", json!({"amount": {"amount": 950, "currency": "EUR"}}));
+        it.tell(&order[..1]).await;
+        assert!(matches!(it.projection.handle(&[paid(1)]).await[0], Err(Failure::Never(_))));
+        assert!(matches!(it.projection.handle(&[refunded.clone()]).await[0], Err(Failure::Retry(_))));
+        // By another instance, so that what the first remembers is old, and twice, as after a crash.
+        let another = it.another().await;
+        for instance in [&another, &another, &it.projection] {
+            assert_eq!(instance.discard(&paid(1)).await, Ok(()));
+        }
+        it.tell(&[refunded]).await;
+        it.tell(&ticket).await;
+        assert!(matches!(it.projection.discard(&paid(7)).await, Err(Failure::Retry(_))), "its turn has not come");
+        let order = it.order().await;
+        assert_eq!((&order["status"], &order["money"]["captured"]["amount"]), (&json!("packed"), &json!(0)));
+        let told: Vec<_> = order["timeline"].as_array().unwrap().iter().map(|step| step["type"].clone()).collect();
+        assert!(!told.contains(&json!("dev.rainstorm.payment.confirmed.v1")) && told.len() == 5, "{told:?}");
+        // An event that no view knows, or that has no place in its stream, leaves no gap.
+        let mut placeless = event("/payments", ORDER, 3, "payment.refunded", json!({}));
+        placeless.sequence = None;
+        let unknown = event("/loyalty", ORDER, 1, "loyalty.points_earned", json!({}));
+        for event in [placeless, unknown] {
+            assert_eq!(it.projection.discard(&event).await, Ok(()));
+        }
+    })
+    .await;
+}

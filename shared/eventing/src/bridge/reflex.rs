@@ -114,20 +114,28 @@ pub(super) trait Worker: Send + Sync + 'static {
 /// Keeps as many workers awake as what waits asks for, until `stop`; then lets them finish.
 pub(super) async fn run(worker: Arc<impl Worker>, bounds: Bounds, pulse: Arc<Pulse>, stop: Stop) {
     let mut workers = JoinSet::new();
+    // A service may hear of several subscriptions: the pulse is of all of them.
+    let (awake, mut waited) = (Arc::new(AtomicUsize::new(0)), 0_u64);
     while !stop.requested() {
         let waiting = worker.waiting();
-        pulse.waiting.store(waiting, Ordering::Relaxed);
+        pulse.waiting.fetch_add(waiting.wrapping_sub(waited), Ordering::Relaxed);
+        waited = waiting;
         let wanted = usize::try_from(waiting.div_ceil(bounds.target.max(1))).unwrap_or(bounds.most).min(bounds.most);
-        for _ in pulse.awake()..wanted {
-            let awake = pulse.awake.fetch_add(1, Ordering::Relaxed) + 1;
-            pulse.most_awake.fetch_max(awake, Ordering::Relaxed);
+        for _ in awake.load(Ordering::Relaxed)..wanted {
+            awake.fetch_add(1, Ordering::Relaxed);
+            let of_service = pulse.awake.fetch_add(1, Ordering::Relaxed) + 1;
+            pulse.most_awake.fetch_max(of_service, Ordering::Relaxed);
             pulse.wakings.fetch_add(1, Ordering::Relaxed);
-            workers.spawn(stay_awake(worker.clone(), bounds.rest, pulse.clone(), stop.clone()));
+            workers.spawn(stay_awake(worker.clone(), bounds.rest, awake.clone(), pulse.clone(), stop.clone()));
         }
         while workers.try_join_next().is_some() {}
         let pause = async {
             // Asleep, only an arrival wakes it; awake, it looks again at the next beat.
-            if pulse.awake() == 0 { worker.arrival().await } else { tokio::time::sleep(bounds.beat).await }
+            if awake.load(Ordering::Relaxed) == 0 {
+                worker.arrival().await
+            } else {
+                tokio::time::sleep(bounds.beat).await
+            }
         };
         tokio::select! { biased; () = stop.wait() => (), () = pause => () }
     }
@@ -135,7 +143,7 @@ pub(super) async fn run(worker: Arc<impl Worker>, bounds: Bounds, pulse: Arc<Pul
     worker.leave().await;
 }
 
-async fn stay_awake(worker: Arc<impl Worker>, rest: Duration, pulse: Arc<Pulse>, stop: Stop) {
+async fn stay_awake(worker: Arc<impl Worker>, rest: Duration, awake: Arc<AtomicUsize>, pulse: Arc<Pulse>, stop: Stop) {
     while !stop.requested() {
         let task = tokio::select! {
             biased;
@@ -145,6 +153,7 @@ async fn stay_awake(worker: Arc<impl Worker>, rest: Duration, pulse: Arc<Pulse>,
         let Some(task) = task else { break };
         worker.work(task).await;
     }
+    awake.fetch_sub(1, Ordering::Relaxed);
     pulse.awake.fetch_sub(1, Ordering::Relaxed);
     pulse.sleeps.fetch_add(1, Ordering::Relaxed);
 }

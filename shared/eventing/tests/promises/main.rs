@@ -30,6 +30,9 @@ use sqlx::{AssertSqlSafe, Connection};
 use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
 
+mod letters;
+mod redelivery;
+
 const WHO: Identity = Identity { name: "counter", source: "/counter", topic: "counts" };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,27 +62,59 @@ impl Decider for Counter {
 enum Told {
     #[serde(rename = "dev.rainstorm.test.add.v1")]
     Add { by: i64 },
+    /// What only a mended handler understands.
+    #[serde(rename = "dev.rainstorm.test.more.v2")]
+    More { by: i64 },
 }
 
-struct Counting;
+/// A handler with bugs: it doesn't read every event, and 13 crashes it. It can be mended.
+#[derive(Default)]
+struct Counting {
+    mended: AtomicBool,
+    /// While it is held, 77 is not counted yet.
+    slow: tokio::sync::Mutex<()>,
+    discarded: std::sync::Mutex<Vec<String>>,
+}
+impl Counting {
+    fn is_mended(&self) -> bool {
+        self.mended.load(Ordering::SeqCst)
+    }
+}
 #[async_trait]
 impl Reactions for Counting {
     fn understands(&self, name: &str) -> Option<&'static str> {
-        (name == "test.add").then_some("v1")
+        match name {
+            "test.add" => Some("v1"),
+            "test.more" if self.is_mended() => Some("v2"),
+            "test.more" => Some("v1"),
+            _ => None,
+        }
     }
     async fn react(&self, event: &Incoming, work: &mut Work<'_>) -> Result<(), Failure> {
-        let Told::Add { by } = event.to().map_err(Failure::Never)?;
-        assert!(by != 13, "this number crashes the handler");
+        let by = match event.to().map_err(Failure::Never) {
+            Ok(Told::Add { by } | Told::More { by }) => by,
+            Err(_) if self.is_mended() => 1,
+            Err(never) => return Err(never),
+        };
+        assert!(by != 13 || self.is_mended(), "this number crashes the handler");
+        if by == 77 {
+            drop(self.slow.lock().await);
+        }
         let mut counter = work.load::<Counter>(&event.subject).await?;
         Ok(work.execute(&mut counter, by)?)
     }
+    async fn discard(&self, event: &Incoming) -> Result<(), Failure> {
+        self.discarded.lock().unwrap().push(event.id.clone());
+        Ok(())
+    }
 }
 
-/// A log that can be switched off.
-struct Switch(EmbeddedLog, Arc<AtomicBool>);
+/// A log that can be switched off, all of it or one topic.
+struct Switch(EmbeddedLog, Arc<AtomicBool>, std::sync::Mutex<Option<&'static str>>);
 impl Switch {
-    fn check(&self) -> Result<(), LogError> {
-        if self.1.load(Ordering::SeqCst) { Ok(()) } else { Err(LogError::Unavailable("switched off".into())) }
+    fn check(&self, topic: &str) -> Result<(), LogError> {
+        let is_off = !self.1.load(Ordering::SeqCst) || self.2.lock().unwrap().is_some_and(|off| off == topic);
+        if is_off { Err(LogError::Unavailable("switched off".into())) } else { Ok(()) }
     }
 }
 #[async_trait]
@@ -88,7 +123,7 @@ impl EventLog for Switch {
         self.0.create_topics(topics).await
     }
     async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
-        self.check()?;
+        self.check(topic)?;
         self.0.append(topic, records).await
     }
     async fn join(&self, group: &str, topics: &[String]) -> Result<Arc<dyn Member>, LogError> {
@@ -109,6 +144,7 @@ struct Setup {
     log: Arc<Switch>,
     /// Two instances of the counter on one database.
     doors: [Router; 2],
+    handler: Arc<Counting>,
     writer: Writer,
     _folder: tempfile::TempDir,
 }
@@ -138,16 +174,17 @@ async fn setup(database_url: String) -> Setup {
     let folder = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(&folder.path().join("log"), 4).await.unwrap();
     log.create_topics(&["tests", WHO.topic, "counter.dead-letters"]).await.unwrap();
-    let log = Arc::new(Switch(log, Arc::new(AtomicBool::new(true))));
+    let log = Arc::new(Switch(log, Arc::new(AtomicBool::new(true)), std::sync::Mutex::default()));
     let platform = Platform { log: log.clone(), database_url };
+    let handler = Arc::new(Counting::default());
     // Started at the same moment, as several instances are.
     let instance = || async {
         let writer = platform.writer(WHO, platform.database(&[]).await.unwrap());
-        let service = platform.assemble(WHO, writer.clone(), Arc::new(Counting), OpenApiRouter::new());
+        let service = platform.assemble(WHO, writer.clone(), handler.clone(), OpenApiRouter::new());
         (service.door(), writer)
     };
     let ((first, writer), (second, _)) = tokio::join!(instance(), instance());
-    Setup { log, doors: [first, second], writer, _folder: folder }
+    Setup { log, doors: [first, second], handler: handler.clone(), writer, _folder: folder }
 }
 
 fn add(id: &str, subject: &str, by: i64) -> Event {
