@@ -256,6 +256,10 @@ pub fn complete(event: Event) -> std::result::Result<Event, EventError> {
         ("correlationid", extension("correlationid")),
         ("causationid", extension("causationid")),
     ];
+    // In JSON, which a dead letter is kept as, it would be taken for the data.
+    if let Some((name, _)) = event.iter_extensions().find(|(name, _)| matches!(*name, "data" | "data_base64")) {
+        return Err(EventError::Invalid(format!("no attribute may be called {name}")));
+    }
     for (name, text) in identifiers {
         let wrong = match text {
             Some("") if matches!(name, "id" | "source" | "type") => "is empty",
@@ -408,6 +412,16 @@ mod tests {
         }
         assert!(from_record(&Record { value: Some(b"garbage".to_vec()), ..Record::default() }).is_err());
         assert!(from_record(&Record::default()).is_err());
+    }
+
+    #[test]
+    fn an_attribute_that_would_be_taken_for_the_data_makes_it_no_cloud_event() {
+        let record = to_record(published("/orders", &stored()).unwrap()).unwrap();
+        for name in ["ce_data", "ce_data_base64"] {
+            let mut odd = record.clone();
+            odd.headers.push((name.to_owned(), b"x".to_vec()));
+            assert!(from_record(&odd).unwrap_err().to_string().contains(&name[3..]));
+        }
     }
 
     #[test]
