@@ -268,7 +268,9 @@ fn unfit(event: &Event) -> Option<String> {
         return Some(format!("the attribute {name} is longer than 1,000 bytes"));
     }
     let is_name = |name: &str| name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
-    if let Some((name, _)) = event.iter_extensions().find(|(name, _)| name.is_empty() || !is_name(name)) {
+    // In JSON, which a dead letter is kept as, one called `data` would be taken for the data.
+    let is_none = |name: &str| name.is_empty() || !is_name(name) || name == "data";
+    if let Some((name, _)) = event.iter_extensions().find(|(name, _)| is_none(name)) {
         return Some(format!("{name:?} is no name of an attribute"));
     }
     let optional = [("subject", event.subject()), ("datacontenttype", event.datacontenttype())];
@@ -277,7 +279,7 @@ fn unfit(event: &Event) -> Option<String> {
         ExtensionValue::Boolean(_) | ExtensionValue::Integer(_) => (name, None),
     });
     let texts = required.map(|(name, value)| (name, Some(value))).into_iter().chain(optional).chain(extensions);
-    let control = |text: &str| text.bytes().any(|it| it.is_ascii_control());
+    let control = |text: &str| text.chars().any(char::is_control);
     let mut wrong = texts.filter(|(_, text)| text.is_some_and(control));
     wrong.next().map(|(name, _)| format!("the attribute {name} has a control character in it"))
 }
@@ -422,6 +424,16 @@ mod tests {
         }
         assert!(from_record(&Record { value: Some(b"garbage".to_vec()), ..Record::default() }).is_err());
         assert!(from_record(&Record::default()).is_err());
+    }
+
+    #[test]
+    fn an_attribute_that_would_be_taken_for_the_data_makes_it_no_cloud_event() {
+        let record = to_record(published("/orders", &stored()).unwrap()).unwrap();
+        for name in ["ce_data", "ce_data_base64"] {
+            let mut odd = record.clone();
+            odd.headers.push((name.to_owned(), b"x".to_vec()));
+            assert!(from_record(&odd).unwrap_err().to_string().contains(&name[3..]));
+        }
     }
 
     #[test]
