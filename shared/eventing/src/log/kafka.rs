@@ -34,6 +34,9 @@ pub struct KafkaLog {
     config: ClientConfig,
     partitions: i32,
     producer: FutureProducer,
+    /// Where [`EventLog::read`] stopped last: whoever reads a partition from one end to the other asks for piece after
+    /// piece, and a client of its own for each would take longer than the records.
+    reader: Mutex<Option<Reader>>,
 }
 
 fn unavailable(error: impl std::fmt::Display) -> LogError {
@@ -65,7 +68,7 @@ impl KafkaLog {
             .set("message.timeout.ms", "8000")
             .create()
             .map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
-        Ok(Self { config, partitions, producer })
+        Ok(Self { config, partitions, producer, reader: Mutex::default() })
     }
 
     /// Asks something with a client that blocks, away from the runtime's threads.
@@ -78,6 +81,50 @@ impl KafkaLog {
         config.set("group.id", group.unwrap_or("rainstorm-reader")).set("enable.auto.commit", "false");
         let answer = tokio::task::spawn_blocking(move || question(&config.create()?));
         answer.await.map_err(unavailable)?.map_err(unavailable)
+    }
+}
+
+/// A client in the middle of a partition.
+struct Reader {
+    consumer: BaseConsumer,
+    partition: Partition,
+    /// The next offset, and where the partition was known to end.
+    next: i64,
+    end: i64,
+}
+
+impl Reader {
+    fn open(mut config: ClientConfig, partition: Partition, offset: i64) -> Result<Self, KafkaError> {
+        config.set("group.id", "rainstorm-reader").set("enable.auto.commit", "false");
+        let consumer: BaseConsumer = config.set("queued.max.messages.kbytes", "16384").create()?;
+        let (begin, end) = consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
+        let next = offset.max(begin);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(next))?;
+        consumer.assign(&list)?;
+        Ok(Self { consumer, partition, next, end })
+    }
+
+    fn read(&mut self, limit: usize) -> Result<Vec<Stored>, KafkaError> {
+        let mut records = Vec::new();
+        if self.next >= self.end {
+            let Partition { topic, number } = &self.partition;
+            (_, self.end) = self.consumer.fetch_watermarks(topic, *number, PATIENCE)?;
+        }
+        let mut newest = Instant::now();
+        while self.next < self.end && records.len() < limit {
+            // librdkafka also returns for its own affairs, with nothing.
+            let Some(message) = self.consumer.poll(Duration::from_millis(500)).transpose()? else {
+                if newest.elapsed() > PATIENCE {
+                    return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+                }
+                continue;
+            };
+            newest = Instant::now();
+            self.next = message.offset() + 1;
+            records.push(Stored { offset: message.offset(), record: record(&message) });
+        }
+        Ok(records)
     }
 }
 
@@ -180,30 +227,20 @@ impl EventLog for KafkaLog {
     }
 
     async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError> {
-        let Partition { topic, number } = partition.clone();
-        self.ask(None, move |consumer| {
-            let (low, high) = consumer.fetch_watermarks(&topic, number, PATIENCE)?;
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(&topic, number, Offset::Offset(offset.max(low)))?;
-            consumer.assign(&list)?;
-            let mut records = Vec::new();
-            let mut next = offset.max(low);
-            let mut newest = Instant::now();
-            while next < high && records.len() < limit {
-                // librdkafka also returns for its own affairs, with nothing.
-                let Some(message) = consumer.poll(Duration::from_millis(500)).transpose()? else {
-                    if newest.elapsed() > PATIENCE {
-                        return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
-                    }
-                    continue;
-                };
-                newest = Instant::now();
-                next = message.offset() + 1;
-                records.push(Stored { offset: message.offset(), record: record(&message) });
-            }
-            Ok(records)
-        })
-        .await
+        let last = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (config, partition) = (self.config.clone(), partition.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let goes_on = last.filter(|reader| reader.partition == partition && reader.next == offset);
+            let mut reader = match goes_on {
+                Some(reader) => reader,
+                None => Reader::open(config, partition, offset)?,
+            };
+            let records = reader.read(limit)?;
+            Ok::<_, KafkaError>((records, reader))
+        });
+        let (records, reader) = reading.await.map_err(unavailable)?.map_err(unavailable)?;
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+        Ok(records)
     }
 
     async fn watermarks(&self, topic: &str) -> Result<Vec<(Partition, i64, i64)>, LogError> {
