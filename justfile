@@ -19,6 +19,14 @@ kafka-test *arguments="--workspace":
     RAINSTORM_REQUIRE_SERVERS=1 RAINSTORM_PYTHON={{ justfile_directory() }}/target/python/foreign/bin/python \
         tests/servers/with cargo test {{ arguments }}
 
+# Whatever the API may be asked, and whatever bytes the parsers may be given: so many seconds of each
+fuzz seconds="60":
+    cargo build --workspace --bins
+    python3 -m venv target/python/attack
+    target/python/attack/bin/pip install --quiet -r tests/attack/requirements.txt
+    target/python/attack/bin/python tests/attack/fuzz-api {{ seconds }}
+    fuzz/run {{ seconds }}
+
 # A shell with a real Kafka and PostgreSQL (KAFKA_BROKERS, POSTGRES_URL)
 servers:
     tests/servers/with "${SHELL:-bash}"

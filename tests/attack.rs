@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use end_to_end::{PATIENCE, Way, World, until};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -55,6 +55,8 @@ attacks! {
     requests_cut_off_in_the_middle_are_forgotten
     nonsense_in_paths_and_parameters_is_a_clients_mistake
     json_nested_without_end_is_refused_and_so_are_numbers_and_texts_that_cannot_be
+    events_that_no_store_can_hold_are_never_told_to_come_again
+    events_with_data_that_cannot_be_are_never_told_to_come_again
     headers_said_twice_or_against_each_other_are_a_clients_mistake
     half_closed_connections_are_answered_and_let_go
     slow_clients_are_hung_up_on_and_hold_up_nobody
@@ -76,6 +78,12 @@ impl Target {
         let address = world.url("order").trim_start_matches("http://").to_owned();
         let door = if matches!(way, Way::Embedded(_)) { "/order/events" } else { "/events" };
         Self { world, address, door }
+    }
+
+    /// Where a service hears events.
+    fn door_of(&self, service: &str) -> String {
+        let path = self.door.replace("order", service);
+        format!("{}{path}", self.world.url(service))
     }
 
     async fn connect(&self) -> TcpStream {
@@ -379,6 +387,112 @@ async fn json_nested_without_end_is_refused_and_so_are_numbers_and_texts_that_ca
         let at = order.windows(4).position(|here| here == b"HERE").expect("it is there");
         let order = [&order[..at], bytes, &order[at + 4..]].concat();
         assert_eq!(target.post("/orders", "", order).await, 400);
+    }
+}
+
+async fn events_that_no_store_can_hold_are_never_told_to_come_again(target: &Target) {
+    let long = "x".repeat(100 << 10);
+    let odd =
+        ["\0", "a\0b", "\u{ffff}", "\u{202e}", "'; --", " ", "\n", "..", "019a0000-0000-7000-8000-000000000001", &long];
+    let menu = json!({"name": "x", "open": true, "currency": "EUR", "menu": []});
+    for event_type in ["kitchen.menu_published.v1", "delivery.delivered.v1"] {
+        for (number, text) in odd.iter().enumerate() {
+            for attribute in [
+                "id",
+                "source",
+                "subject",
+                "time",
+                "sequence",
+                "correlationid",
+                "causationid",
+                "traceparent",
+                "tracestate",
+                "partitionkey",
+                "dataschema",
+                "data",
+            ] {
+                let mut event = json!({
+                    "specversion": "1.0", "id": format!("{event_type}-{number}-{attribute}"), "source": "/attack",
+                    "type": format!("dev.rainstorm.{event_type}"), "subject": format!("attack-{number}-{attribute}"),
+                    "datacontenttype": "application/json", "data": menu.clone(),
+                });
+                event[attribute] = json!(text);
+                let media_type = "Content-Type: application/cloudevents+json\r\n";
+                let status = target.post(target.door, media_type, event.to_string()).await;
+                assert!(matches!(status, 204 | 400), "{status} to {attribute} {:?}", &text[..text.len().min(40)]);
+            }
+        }
+    }
+}
+
+/// What the producers' samples become when one value in their data is another.
+fn spoilt(sample: &Value) -> Vec<Value> {
+    fn places(value: &Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, value)| places(value, &format!("{path}/{name}"), found))
+            }
+            Value::Array(items) => items.iter().take(1).for_each(|value| places(value, &format!("{path}/0"), found)),
+            _ => found.push(path.to_owned()),
+        }
+    }
+    let noise: String =
+        (0..20_000_u32).map(|number| char::from(b'a' + (number.wrapping_mul(2_654_435_761) >> 28) as u8)).collect();
+    let odd = |value: &Value| match value {
+        Value::String(_) => [json!("a\0b"), json!(noise)],
+        _ => [json!(i64::MAX), json!(1e300)],
+    };
+    let mut found = Vec::new();
+    places(&sample["data"], "/data", &mut found);
+    let mut spoilt = Vec::new();
+    let each = |place: &String| odd(sample.pointer(place).unwrap_or(&Value::Null)).map(|odd| (place.clone(), odd));
+    for (place, odd) in found.iter().flat_map(each) {
+        let mut event = sample.clone();
+        *event.pointer_mut(&place).expect("it was found there") = odd;
+        let stream = uuid::Uuid::now_v7().to_string();
+        for attribute in ["id", "subject", "partitionkey", "correlationid"] {
+            event[attribute] = json!(stream);
+        }
+        // The first of its stream, so that nobody waits for another.
+        event["sequence"] = json!("00000000000000000001");
+        spoilt.push(event);
+    }
+    spoilt
+}
+
+async fn events_with_data_that_cannot_be_are_never_told_to_come_again(target: &Target) {
+    let services = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../services");
+    let mut events = Vec::new();
+    for service in ["order", "payment", "kitchen", "delivery"] {
+        for file in std::fs::read_dir(services.join(service).join("contract")).expect("a folder") {
+            let file = file.expect("an entry").path();
+            if file.to_string_lossy().ends_with(".v1.json") {
+                let sample = std::fs::read_to_string(&file).expect("a sample");
+                events.extend(spoilt(&serde_json::from_str(&sample).expect("JSON")));
+            }
+        }
+    }
+    assert!(events.len() > 100, "{}", events.len());
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    for events in events.chunks(4) {
+        let mut told = JoinSet::new();
+        for service in ["order", "payment", "kitchen", "delivery", "query"] {
+            for event in events {
+                let (client, door, event) = (client.clone(), target.door_of(service), event.clone());
+                told.spawn(async move {
+                    let what = format!("{service} to take {} with {:.300}", event["type"], event["data"].to_string());
+                    // A busy service may ask for it again; for ever would be a bug.
+                    until(&what, || async {
+                        let request = client.post(&door).header("content-type", "application/cloudevents+json");
+                        let status = request.body(event.to_string()).send().await.expect("an answer").status();
+                        assert!(matches!(status.as_u16(), 204 | 503), "{status}: {what}");
+                        (status == 204).then_some(())
+                    })
+                    .await;
+                });
+            }
+        }
+        told.join_all().await;
     }
 }
 

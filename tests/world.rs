@@ -81,6 +81,8 @@ pub struct World {
     /// Of each service, where its instances answer.
     urls: HashMap<String, Vec<String>>,
     turn: AtomicUsize,
+    /// How often the groups have forgotten how far they had come.
+    forgotten: usize,
     /// The topics have fixed names, so worlds on one Kafka take turns. Given back last, when the processes are dead.
     turn_on_kafka: Option<OwnedMutexGuard<()>>,
 }
@@ -115,6 +117,7 @@ impl World {
             processes: Vec::new(),
             urls: HashMap::new(),
             turn: AtomicUsize::new(0),
+            forgotten: 0,
             turn_on_kafka: None,
         }
     }
@@ -142,13 +145,24 @@ impl World {
         self.rainstorm(&arguments).await
     }
 
+    /// Lets every group forget how far it has come: all of history will be told again. Nothing may be running.
+    pub async fn forget_positions(&mut self) {
+        self.forgotten += 1;
+        if let Way::Embedded(_) = self.way {
+            let url = format!("sqlite:{}", self.data().join("log.db").display());
+            let mut log = sqlx::SqliteConnection::connect(&url).await.expect("a log");
+            sqlx::raw_sql("UPDATE positions SET next = 0").execute(&mut log).await.expect("positions");
+            log.close().await.expect("it can be closed");
+        }
+    }
+
     /// Serves the data folder again.
     pub async fn serve_again(&mut self) {
         self.processes.clear();
         self.start_processes().await;
     }
 
-    /// Where a demo keeps its data.
+    /// The folder with the data of an embedded one.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
@@ -212,16 +226,21 @@ impl World {
 
     /// The project's manifests, with consumer groups of this world's own: the topics are new, the groups' memory must
     /// be, too.
-    fn sources(&self) -> PathBuf {
-        let folder = self.folder.path().join("knative");
-        let copied = folder.exists() || copy_manifests(&manifests(), &folder, &self.name).is_ok();
+    #[must_use]
+    pub fn sources(&self) -> PathBuf {
+        let folder = self.folder.path().join(format!("knative-{}", self.forgotten));
+        let groups = format!("{}-{}", self.name, self.forgotten);
+        let copied = folder.exists() || copy_manifests(&manifests(), &folder, &groups).is_ok();
         assert!(copied, "the manifests can be copied");
         folder
     }
 
-    /// The database of a service, where each has one on a server.
+    /// A service's database.
     #[must_use]
     pub fn database_url(&self, service: &str) -> String {
+        if let Way::Embedded(_) = self.way {
+            return format!("sqlite:{}", self.data().join(format!("{service}.db")).display());
+        }
         let url = std::env::var("POSTGRES_URL").expect("asked for by is_possible");
         let (server, _) = url.rsplit_once('/').expect("a URL with a database");
         format!("{server}/{}_{service}", self.name)
@@ -392,7 +411,11 @@ async fn programs() -> PathBuf {
     let build = async {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the workspace");
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        let built = build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(workspace).status().await;
+        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(workspace);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let built = build.status().await;
         assert!(built.expect("cargo runs").success(), "the programs can't be built");
         // This test is target/debug/deps/name-hash; the programs stand two folders up from it.
         let test = std::env::current_exe().expect("its own path");

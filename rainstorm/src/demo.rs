@@ -144,7 +144,10 @@ pub async fn demo(args: DemoArgs) -> Result<(), DemoError> {
 }
 
 /// Takes the data folder for this process, emptied if asked for.
-fn hold(data: &Path, fresh: bool) -> Result<File, DemoError> {
+///
+/// # Errors
+/// If another process has it.
+pub fn hold(data: &Path, fresh: bool) -> Result<File, DemoError> {
     let wrong = |reason: String| DemoError::Data { folder: data.display().to_string(), reason };
     std::fs::create_dir_all(data).map_err(|error| wrong(error.to_string()))?;
     let lock = File::create(data.join("lock")).map_err(|error| wrong(error.to_string()))?;
@@ -288,7 +291,7 @@ fn one_after_the_other(routers: Vec<Router>) -> Router {
 }
 
 /// The most memory this process has had resident, in MB; `None` where the system doesn't tell.
-fn peak_memory_mb() -> Option<f64> {
+pub fn peak_memory_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;

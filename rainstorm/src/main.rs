@@ -4,6 +4,7 @@ mod audit;
 mod demo;
 mod lag;
 mod order;
+mod rebuild;
 mod seed;
 mod serve;
 mod services;
@@ -42,6 +43,8 @@ enum Command {
     Bridge(serve::BridgeArgs),
     /// Tell the story of one order.
     Order(order::OrderArgs),
+    /// Make a service's store again from the log alone, and prove that it equals the one that was there.
+    Rebuild(rebuild::RebuildArgs),
     /// Show how far each service is behind, per partition.
     Lag(lag::LagArgs),
     /// Prove what the services promise, from the log and the stores of a deployment.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
             Some(Command::Order(args)) => order::order(args).await?,
             Some(Command::Lag(args)) => lag::lag(args).await?,
             Some(Command::Audit(args)) => audit::audit(args).await?,
+            Some(Command::Rebuild(args)) => rebuild::rebuild(args).await?,
             None => {}
         }
         Ok(())

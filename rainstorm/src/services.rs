@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use eventing::{Platform, StartError, log::EventLog, sources::Sources};
+use eventing::{Platform, StartError, log::EventLog, rebuild::Replay, sources::Sources};
 use runtime::Service;
 
 /// The services, by name.
@@ -36,6 +36,17 @@ pub async fn start(name: &str, settings: &ServiceSettings, platform: Platform) -
         "delivery" => delivery::service(settings.delivery, platform).await,
         "query" => query::service(settings.query, platform).await,
         other => Err(StartError::Setting(format!("there is no service {other}; there are {}", NAMES.join(", ")))),
+    }
+}
+
+/// How a writing service's store is made again from the log; `None` for one that keeps views only.
+pub fn replay(name: &str) -> Option<Box<dyn Replay>> {
+    match name {
+        "order" => Some(Box::new(order::reactions::OrderReplay)),
+        "payment" => Some(Box::new(payment::reactions::PaymentReplay)),
+        "kitchen" => Some(Box::new(kitchen::reactions::KitchenReplay)),
+        "delivery" => Some(Box::new(delivery::reactions::DeliveryReplay)),
+        _ => None,
     }
 }
 

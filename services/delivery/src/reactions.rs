@@ -5,15 +5,20 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use event_sourcing::Work;
-use eventing::{Failure, Incoming, Reactions};
+use event_sourcing::{Recorded, Statement, Work, decode, fold};
+use eventing::{
+    Failure, Identity, Incoming, Reactions,
+    rebuild::{Replay, Table},
+};
 use jiff::Timestamp;
 use serde::Deserialize;
+use sqlx::migrate::Migrator;
 
 use crate::{
-    Riding, Settings,
+    MIGRATIONS, Riding, SERVICE, Settings,
     dispatch::{self, Dispatch, Job},
-    domain::{Address, Delivery, DeliveryCommand},
+    domain::{Address, Delivery, DeliveryCommand, Driver, DriverEvent},
+    fleet,
 };
 
 /// The events delivery listens to, with the fields it reads and no others.
@@ -44,7 +49,7 @@ impl DeliveryReactions {
 #[async_trait]
 impl Reactions for DeliveryReactions {
     fn understands(&self, name: &str) -> Option<&'static str> {
-        matches!(name, "order.placed" | "kitchen.order_packed" | "delivery.out_for_delivery").then_some("v1")
+        understands(name)
     }
 
     async fn react(&self, event: &Incoming, work: &mut Work<'_>) -> Result<(), Failure> {
@@ -75,5 +80,47 @@ impl Reactions for DeliveryReactions {
 
     async fn tick(&self, now: Timestamp) -> Result<Vec<String>, Failure> {
         self.dispatch.run(&[Job::Match, Job::Expire { now, patience: self.patience }]).await
+    }
+}
+
+fn understands(name: &str) -> Option<&'static str> {
+    matches!(name, "order.placed" | "kitchen.order_packed" | "delivery.out_for_delivery").then_some("v1")
+}
+
+/// How delivery's store is made again from the log: who waits, and what each driver does, follows from its own streams.
+pub struct DeliveryReplay;
+
+impl Replay for DeliveryReplay {
+    fn who(&self) -> Identity {
+        SERVICE
+    }
+
+    fn migrations(&self) -> Vec<&'static Migrator> {
+        vec![&MIGRATIONS]
+    }
+
+    fn understands(&self, name: &str) -> Option<&'static str> {
+        understands(name)
+    }
+
+    fn projections(&self) -> &'static [Table] {
+        &[
+            Table { name: "waiting", key: &["order_id"], columns: &["since"] },
+            Table { name: "drivers", key: &["driver_id"], columns: &["version", "free", "state"] },
+        ]
+    }
+
+    fn keeps_of_own(&self) -> bool {
+        true
+    }
+
+    fn own_stream(&self, stream_id: &str, events: &[Recorded]) -> Result<Vec<Statement>, Failure> {
+        let is_driver = events.first().is_some_and(|it| decode::<DriverEvent>(&it.event_type, &it.data).is_ok());
+        if is_driver {
+            let driver = fold::<Driver>(stream_id, events)?;
+            return Ok(vec![fleet::keep(&driver).map_err(|error| Failure::Never(error.to_string()))?]);
+        }
+        let since = fold::<Delivery>(stream_id, events)?.state.waiting_since();
+        Ok(since.map(|since| dispatch::waits(stream_id, since)).into_iter().collect())
     }
 }

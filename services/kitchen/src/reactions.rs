@@ -3,11 +3,11 @@
 
 use async_trait::async_trait;
 use event_sourcing::Work;
-use eventing::{Failure, Incoming, Reactions};
+use eventing::{Failure, Identity, Incoming, Reactions, rebuild::Replay};
 use serde::Deserialize;
 
 use crate::{
-    Cooking,
+    Cooking, SERVICE,
     domain::{CancellationReason, Kitchen, Ticket, TicketCommand, TicketItem},
 };
 
@@ -35,12 +35,7 @@ pub struct KitchenReactions {
 #[async_trait]
 impl Reactions for KitchenReactions {
     fn understands(&self, name: &str) -> Option<&'static str> {
-        match name {
-            "order.placed" | "order.cancellation_requested" => Some("v1"),
-            "payment.confirmed" | "payment.declined" => Some("v1"),
-            "kitchen.ticket_accepted" => Some("v1"),
-            _ => None,
-        }
+        understands(name)
     }
 
     async fn react(&self, event: &Incoming, work: &mut Work<'_>) -> Result<(), Failure> {
@@ -71,5 +66,27 @@ impl Reactions for KitchenReactions {
             },
         };
         Ok(work.execute(&mut ticket, command)?)
+    }
+}
+
+fn understands(name: &str) -> Option<&'static str> {
+    match name {
+        "order.placed" | "order.cancellation_requested" => Some("v1"),
+        "payment.confirmed" | "payment.declined" => Some("v1"),
+        "kitchen.ticket_accepted" => Some("v1"),
+        _ => None,
+    }
+}
+
+/// How the kitchen's store is made again from the log: it keeps nothing beside its events.
+pub struct KitchenReplay;
+
+impl Replay for KitchenReplay {
+    fn who(&self) -> Identity {
+        SERVICE
+    }
+
+    fn understands(&self, name: &str) -> Option<&'static str> {
+        understands(name)
     }
 }

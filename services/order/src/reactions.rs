@@ -1,11 +1,16 @@
 //! What the order service does about events: it keeps its copy of the menus, and ends orders as the others say.
 
 use async_trait::async_trait;
-use event_sourcing::Work;
-use eventing::{Failure, Incoming, Reactions};
+use event_sourcing::{Statement, Work};
+use eventing::{
+    Failure, Identity, Incoming, Reactions,
+    rebuild::{Replay, Table},
+};
 use serde::Deserialize;
+use sqlx::migrate::Migrator;
 
 use crate::{
+    MIGRATIONS, SERVICE,
     domain::{CancellationReason, Menu, MenuItem, Order, OrderCommand},
     menus,
 };
@@ -36,20 +41,13 @@ pub struct OrderReactions;
 #[async_trait]
 impl Reactions for OrderReactions {
     fn understands(&self, name: &str) -> Option<&'static str> {
-        match name {
-            "kitchen.menu_published" => Some("v1"),
-            "payment.declined" => Some("v1"),
-            "kitchen.ticket_rejected" | "kitchen.ticket_cancelled" | "kitchen.cancellation_refused" => Some("v1"),
-            "delivery.failed" | "delivery.delivered" => Some("v1"),
-            _ => None,
-        }
+        understands(name)
     }
 
     async fn react(&self, event: &Incoming, work: &mut Work<'_>) -> Result<(), Failure> {
         let command = match event.to::<Heard>().map_err(Failure::Never)? {
             Heard::MenuPublished { open, currency, menu: items } => {
-                let sequence = event.sequence.ok_or_else(|| Failure::Never("a menu without a sequence".to_owned()))?;
-                work.project(menus::keep(&event.subject, sequence, &Menu { open, currency, items }));
+                work.project(keep_menu(event, &Menu { open, currency, items })?);
                 return Ok(());
             }
             Heard::PaymentDeclined {} => OrderCommand::Cancel { reason: CancellationReason::PaymentDeclined },
@@ -61,5 +59,55 @@ impl Reactions for OrderReactions {
         };
         let mut order = work.load::<Order>(&event.subject).await?;
         Ok(work.execute(&mut order, command)?)
+    }
+}
+
+fn understands(name: &str) -> Option<&'static str> {
+    match name {
+        "kitchen.menu_published" => Some("v1"),
+        "payment.declined" => Some("v1"),
+        "kitchen.ticket_rejected" | "kitchen.ticket_cancelled" | "kitchen.cancellation_refused" => Some("v1"),
+        "delivery.failed" | "delivery.delivered" => Some("v1"),
+        _ => None,
+    }
+}
+
+fn keep_menu(event: &Incoming, menu: &Menu) -> Result<Statement, Failure> {
+    let sequence = event.sequence.ok_or_else(|| Failure::Never("a menu without a sequence".to_owned()))?;
+    Ok(menus::keep(&event.subject, sequence, menu))
+}
+
+/// How the order service's store is made again from the log: the menus are what it has heard, not what it has said.
+pub struct OrderReplay;
+
+impl Replay for OrderReplay {
+    fn who(&self) -> Identity {
+        SERVICE
+    }
+
+    fn migrations(&self) -> Vec<&'static Migrator> {
+        vec![&MIGRATIONS]
+    }
+
+    fn understands(&self, name: &str) -> Option<&'static str> {
+        understands(name)
+    }
+
+    fn projections(&self) -> &'static [Table] {
+        &[Table { name: "menus", key: &["kitchen_id"], columns: &["sequence", "menu"] }]
+    }
+
+    fn keeps(&self, name: &str) -> bool {
+        name == "kitchen.menu_published"
+    }
+
+    fn heard(&self, event: &Incoming) -> Result<Vec<Statement>, Failure> {
+        match event.to::<Heard>().map_err(Failure::Never)? {
+            Heard::MenuPublished { open, currency, menu: items } => {
+                Ok(vec![keep_menu(event, &Menu { open, currency, items })?])
+            }
+            Heard::PaymentDeclined {} | Heard::CancellationRefused { .. } | Heard::Delivered {} => Ok(vec![]),
+            Heard::TicketRejected { .. } | Heard::TicketCancelled { .. } | Heard::DeliveryFailed { .. } => Ok(vec![]),
+        }
     }
 }

@@ -3,12 +3,17 @@
 //! key, the id of the event that asked.
 
 use async_trait::async_trait;
-use event_sourcing::{Cause, Statement, Stream, TraceContext, Work};
-use eventing::{AsyncReact, Failure, Incoming, Reactions, Writer};
+use event_sourcing::{Cause, Recorded, Statement, Stream, TraceContext, Work, fold};
+use eventing::{
+    AsyncReact, Failure, Identity, Incoming, Reactions, Writer,
+    rebuild::{Replay, Table},
+};
 use serde::Deserialize;
+use sqlx::migrate::Migrator;
 use tokio::time::{Duration, Instant};
 
 use crate::{
+    MIGRATIONS, SERVICE,
     domain::{ChargeOutcome, Money, Owed, Payment, PaymentCommand},
     provider::Patient,
 };
@@ -38,7 +43,7 @@ pub struct PaymentReactions {
 #[async_trait]
 impl Reactions for PaymentReactions {
     fn understands(&self, name: &str) -> Option<&'static str> {
-        matches!(name, "order.placed" | "order.cancelled").then_some("v1")
+        understands(name)
     }
 
     async fn react(&self, event: &Incoming, work: &mut Work<'_>) -> Result<(), Failure> {
@@ -124,11 +129,51 @@ fn record(work: &mut Work<'_>, payment: &mut Stream<Payment>, command: PaymentCo
     let owed_before = payment.state.owes() != Owed::Nothing;
     work.execute(payment, command)?;
     let owed = payment.state.owes() != Owed::Nothing;
-    let order_id = || [payment.id.as_str().into()];
     match (owed_before, owed) {
-        (false, true) => work.project(Statement::new("INSERT INTO owed (order_id) VALUES ($1)", order_id())),
-        (true, false) => work.project(Statement::new("DELETE FROM owed WHERE order_id = $1", order_id())),
+        (false, true) => work.project(owes(&payment.id)),
+        (true, false) => {
+            work.project(Statement::new("DELETE FROM owed WHERE order_id = $1", [payment.id.as_str().into()]));
+        }
         (true, true) | (false, false) => {}
     }
     Ok(())
+}
+
+fn owes(order_id: &str) -> Statement {
+    Statement::new("INSERT INTO owed (order_id) VALUES ($1)", [order_id.into()])
+}
+
+fn understands(name: &str) -> Option<&'static str> {
+    matches!(name, "order.placed" | "order.cancelled").then_some("v1")
+}
+
+/// How payment's store is made again from the log. The provider isn't asked: its books are another company's, and what
+/// it answered is in payment's own events.
+pub struct PaymentReplay;
+
+impl Replay for PaymentReplay {
+    fn who(&self) -> Identity {
+        SERVICE
+    }
+
+    fn migrations(&self) -> Vec<&'static Migrator> {
+        vec![&MIGRATIONS]
+    }
+
+    fn understands(&self, name: &str) -> Option<&'static str> {
+        understands(name)
+    }
+
+    fn projections(&self) -> &'static [Table] {
+        &[Table { name: "owed", key: &["order_id"], columns: &[] }]
+    }
+
+    fn keeps_of_own(&self) -> bool {
+        true
+    }
+
+    fn own_stream(&self, order_id: &str, events: &[Recorded]) -> Result<Vec<Statement>, Failure> {
+        let owed = fold::<Payment>(order_id, events)?.state.owes() != Owed::Nothing;
+        Ok(owed.then(|| owes(order_id)).into_iter().collect())
+    }
 }

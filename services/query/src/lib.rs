@@ -12,8 +12,10 @@ use eventing::{Platform, StartError};
 use runtime::Service;
 use sqlx::migrate::Migrator;
 
+mod batch;
 mod http;
 pub mod projection;
+pub mod rebuild;
 pub mod timeline;
 pub mod views;
 

@@ -22,7 +22,10 @@ pub enum StoreError {
     Conflict,
     /// Passes, or needs an operator: the database's own words say which.
     #[error("the database does not answer: {0}")]
-    Unavailable(#[from] sqlx::Error),
+    Unavailable(sqlx::Error),
+    /// Never passes: the database can't hold what it was given, such as a NUL in a text.
+    #[error("the database can't hold this: {0}")]
+    Refused(sqlx::Error),
     /// What is stored does not read as this version of the service expects.
     #[error(transparent)]
     Malformed(#[from] crate::MalformedEvent),
@@ -34,13 +37,22 @@ pub enum StoreError {
     Url(String),
 }
 
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        // SQLSTATE's classes of wrong data and of limits of the program. SQLite has no such codes, and no such limits.
+        let class = |code: &str| code.len() == 5 && (code.starts_with("22") || code.starts_with("54"));
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.as_deref().is_some_and(class) { Self::Refused(error) } else { Self::Unavailable(error) }
+    }
+}
+
 impl StoreError {
     /// Two transactions met; the loser tries again.
     pub(crate) fn from_write(error: sqlx::Error) -> Self {
         let met = error.as_database_error().is_some_and(|database| {
             database.is_unique_violation() || matches!(database.code().as_deref(), Some("40001" | "40P01"))
         });
-        if met { Self::Conflict } else { Self::Unavailable(error) }
+        if met { Self::Conflict } else { error.into() }
     }
 }
 
@@ -52,6 +64,11 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Begins a transaction that writes; `durable`: its commit waits for the disk.
     async fn begin(&self, durable: bool) -> Result<Box<dyn Transaction>, sqlx::Error>;
+
+    /// See [`Database::filled`].
+    async fn filled(&self, _table: &str) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
 
     /// See [`Database::lock_publishing`].
     async fn lock_publishing(&self, streams: &[String]) -> Result<PublishingLock, sqlx::Error>;
@@ -69,8 +86,29 @@ pub trait Transaction: Send {
     /// Changes something; how many rows.
     async fn execute(&mut self, sql: String, values: Vec<Value>) -> Result<u64, sqlx::Error>;
 
+    /// See [`Write::claim`].
+    async fn claim(&mut self, _tables: &[&str]) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    /// See [`Write::replace`].
+    async fn replace(&mut self, old: &str, new: &str, _indexes: &[Index]) -> Result<(), sqlx::Error> {
+        Err(sqlx::Error::Protocol(format!("{new} can't take the place of {old} here")))
+    }
+
     /// Makes it last.
     async fn commit(self: Box<Self>) -> Result<(), sqlx::Error>;
+}
+
+/// An index of a table that takes another one's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// What it is called on the new table.
+    pub new: String,
+    /// What it is to be called.
+    pub name: String,
+    /// The statement that makes it under that name.
+    pub definition: String,
 }
 
 /// The right to publish some streams, while it is held. PostgreSQL's lock is its transaction's; a file's is this
@@ -96,7 +134,17 @@ impl Database {
             return Ok(simulated);
         }
         let servers = servers::Servers::connect(url, true).await?;
-        servers.migrate(url, migrations).await?;
+        servers.migrate(url, migrations, false).await?;
+        Ok(Self(Arc::new(servers)))
+    }
+
+    /// Like [`open`](Self::open), where somebody else may have tables of their own in the same database.
+    ///
+    /// # Errors
+    /// If the URL is wrong, nobody answers, or the tables can't be prepared.
+    pub async fn open_shared(url: &str, migrations: &[&Migrator]) -> Result<Self, StoreError> {
+        let servers = servers::Servers::connect(url, true).await?;
+        servers.migrate(url, migrations, true).await?;
         Ok(Self(Arc::new(servers)))
     }
 
@@ -146,6 +194,14 @@ impl Database {
     /// If the database doesn't answer.
     pub async fn lock_publishing(&self, streams: &[String]) -> Result<PublishingLock, sqlx::Error> {
         self.0.lock_publishing(streams).await
+    }
+
+    /// A table has been filled in bulk: the database looks at it again before it plans how to read it.
+    ///
+    /// # Errors
+    /// If the database doesn't answer.
+    pub async fn filled(&self, table: &str) -> Result<(), sqlx::Error> {
+        self.0.filled(table).await
     }
 
     /// Whether the database answers.
@@ -208,6 +264,23 @@ impl Write {
             written += self.execute(sql, piece.into_iter().flatten().collect::<Vec<_>>()).await?;
         }
         Ok(written)
+    }
+
+    /// Nobody else writes to these tables until this transaction ends, and it may take as long as it needs. They can
+    /// still be read.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    pub async fn claim(&mut self, tables: &[&str]) -> Result<(), sqlx::Error> {
+        self.0.claim(tables).await
+    }
+
+    /// The table `new` takes the name and the place of `old`, which is dropped; so do its `indexes`.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    pub async fn replace(&mut self, old: &str, new: &str, indexes: &[Index]) -> Result<(), sqlx::Error> {
+        self.0.replace(old, new, indexes).await
     }
 
     /// Makes it durable.

@@ -8,6 +8,7 @@
 mod ambient;
 mod database;
 mod decider;
+pub mod restore;
 pub mod specification;
 mod store;
 mod trace;
@@ -15,9 +16,10 @@ mod work;
 
 pub use ambient::{Ambient, chance, new_id, now, random_id, simulate};
 pub use database::{
-    Backend, Database, PublishingLock, Row, Statement, StoreError, Transaction, Value, Write, pieces, placeholders,
+    Backend, Database, Index, PublishingLock, Row, Statement, StoreError, Transaction, Value, Write, pieces,
+    placeholders,
 };
 pub use decider::{Decider, DomainEvent, MalformedEvent, decode, encode};
-pub use store::{HandleError, MIGRATIONS, Recorded, Store, Unit};
+pub use store::{HandleError, MIGRATIONS, Recorded, Store, Unit, fold};
 pub use trace::TraceContext;
 pub use work::{Cause, ExecuteError, Stream, Work};

@@ -19,7 +19,8 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Units that share one transaction, at most.
 const GROUP: usize = 256;
 
-const COLUMNS: &str = "stream_id, version, id, type, time, correlation_id, causation_id, traceparent, tracestate, data";
+pub(crate) const COLUMNS: &str =
+    "stream_id, version, id, type, time, correlation_id, causation_id, traceparent, tracestate, data";
 
 /// An event as it is stored, and as it is published: the bytes of `data` never change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,17 +249,18 @@ async fn commit_in_groups(database: Database, mut queued: mpsc::Receiver<Queued>
 }
 
 /// Commits all units in one transaction. Those that don't fit what is stored are left out beforehand; if another
-/// process still gets in between, the group is halved until the culprit stands alone.
+/// process still gets in between, or the database can't hold one of them, the group is halved until the culprit stands
+/// alone.
 async fn commit_group(database: &Database, units: Vec<Unit>) -> Vec<Result<(), StoreError>> {
     match try_group(database, &units).await {
         Ok(fits) => fits.into_iter().map(|fits| if fits { Ok(()) } else { Err(StoreError::Conflict) }).collect(),
-        Err(StoreError::Conflict) if units.len() > 1 => {
+        Err(StoreError::Conflict | StoreError::Refused(_)) if units.len() > 1 => {
             let (left, right) = units.split_at(units.len() / 2);
             let mut outcomes = Box::pin(commit_group(database, left.to_vec())).await;
             outcomes.extend(Box::pin(commit_group(database, right.to_vec())).await);
             outcomes
         }
-        Err(StoreError::Conflict) => vec![Err(StoreError::Conflict)],
+        Err(culprit @ (StoreError::Conflict | StoreError::Refused(_))) => vec![Err(culprit)],
         Err(error) => {
             let text = error.to_string();
             units.iter().map(|_| Err(StoreError::Unavailable(sqlx::Error::Protocol(text.clone())))).collect()
@@ -330,7 +332,7 @@ async fn which_fit(write: &mut Write, units: &[Unit]) -> Result<Vec<bool>, Store
     Ok(fits.collect())
 }
 
-fn row(event: &Recorded) -> [Value; 10] {
+pub(crate) fn row(event: &Recorded) -> [Value; 10] {
     [
         event.stream_id.clone().into(),
         event.version.into(),
@@ -345,7 +347,7 @@ fn row(event: &Recorded) -> [Value; 10] {
     ]
 }
 
-fn recorded(row: &Row) -> Result<Recorded, sqlx::Error> {
+pub(crate) fn recorded(row: &Row) -> Result<Recorded, sqlx::Error> {
     Ok(Recorded {
         stream_id: row.text(0)?,
         version: row.int(1)?,
@@ -364,7 +366,11 @@ fn texts(piece: Vec<String>) -> Vec<Value> {
     piece.into_iter().map(Value::from).collect()
 }
 
-pub(crate) fn fold<D: Decider>(stream_id: &str, events: &[Recorded]) -> Result<Stream<D>, StoreError> {
+/// A stream as its events, from the first on, have left it.
+///
+/// # Errors
+/// If one of them doesn't read.
+pub fn fold<D: Decider>(stream_id: &str, events: &[Recorded]) -> Result<Stream<D>, StoreError> {
     let mut state = D::default();
     for event in events {
         state = state.evolve(decode(&event.event_type, &event.data)?);

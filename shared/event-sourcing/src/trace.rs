@@ -29,6 +29,7 @@ impl TraceContext {
                 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
                 && (length == 2 || text.bytes().any(|byte| byte != b'0'))
         };
+        let printable = |byte| matches!(byte, b' '..=b'~');
         let parts: Vec<_> = traceparent.unwrap_or_default().split('-').collect();
         match parts[..] {
             [version, trace_id, span_id, flags, ..]
@@ -43,7 +44,8 @@ impl TraceContext {
                     trace_id: trace_id.to_owned(),
                     span_id: span_id.to_owned(),
                     flags: flags.to_owned(),
-                    state: tracestate.unwrap_or_default().to_owned(),
+                    // Printable ASCII, or it was nothing that anybody may pass on (section 3.3).
+                    state: tracestate.filter(|state| state.bytes().all(printable)).unwrap_or_default().to_owned(),
                 }
             }
             _ => Self::new(),
@@ -85,6 +87,14 @@ mod tests {
         assert!(child.traceparent().starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
         assert_ne!(child.traceparent(), parent.traceparent());
         assert_eq!(child.state, "a=1");
+    }
+
+    #[test]
+    fn a_state_that_nobody_may_pass_on_is_left_behind() {
+        let parent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        for state in ["a=\0", "a=1\n", "a=ü"] {
+            assert_eq!(TraceContext::read(parent, Some(state)).state, "");
+        }
     }
 
     #[test]

@@ -172,13 +172,20 @@ impl Door {
         self.letters.take(behind.into_iter().map(parked).collect()).await?;
 
         let attempts = |event: &Incoming| known.get(&key(event)).map_or(0, |known| known.attempts);
-        let (suspects, healthy): (Vec<_>, Vec<_>) = new.into_iter().partition(|it| attempts(it) + 1 >= ALONE_FROM);
+        let suspects = new.iter().filter(|event| attempts(event) + 1 >= ALONE_FROM);
+        let suspects: HashSet<String> = suspects.map(|event| event.subject.clone()).collect();
+        let (suspects, healthy): (Vec<_>, Vec<_>) = new.into_iter().partition(|it| suspects.contains(&it.subject));
         let mut outcome = Ok(());
         if !healthy.is_empty() {
             let _shared = self.room.read().await;
             outcome = self.attempt(healthy).await;
         }
+        let mut begun = HashSet::new();
         for suspect in suspects {
+            if !begun.insert(suspect.subject.clone()) {
+                outcome = Err(Failure::Retry("an earlier event of its subject is handled alone first".to_owned()));
+                break;
+            }
             let _alone = self.room.write().await;
             let attempts = attempts(&suspect);
             let result = if attempts >= MAX_ATTEMPTS {

@@ -23,6 +23,9 @@ pub const TICK: &str = "dev.knative.sources.ping";
 /// The type under which a KafkaSource delivers a record that is no CloudEvent.
 pub const NOT_A_CLOUD_EVENT: &str = "dev.knative.kafka.event";
 
+/// The longest identifier, in bytes: any two of them fit into one key of an index, also of PostgreSQL's.
+const IDENTIFIER: usize = 1_000;
+
 const SPECVERSION: &str = "ce_specversion";
 const CONTENT_TYPE: &str = "content-type";
 /// The media type of structured mode.
@@ -58,6 +61,39 @@ pub fn published(source: &str, event: &Recorded) -> std::result::Result<Event, E
         builder = builder.extension("tracestate", event.tracestate.clone());
     }
     builder.build().map_err(|error| EventError::Invalid(error.to_string()))
+}
+
+/// The stored event behind a record: [`published`] the other way round, byte for byte. `None` if `record` isn't one
+/// that `source` writes.
+#[must_use]
+pub fn published_by(source: &str, record: &Record) -> Option<Recorded> {
+    let text =
+        |name: &str| record.header(name).and_then(|value| std::str::from_utf8(value).ok()).map(ToOwned::to_owned);
+    if record.header("ce_source") != Some(source.as_bytes()) || record.header(SPECVERSION).is_none() {
+        return None;
+    }
+    let stream_id = text("ce_subject").filter(|subject| !subject.is_empty())?;
+    Some(Recorded {
+        version: text("ce_sequence")?.parse().ok().filter(|version| *version > 0)?,
+        id: text("ce_id").filter(|id| !id.is_empty())?,
+        event_type: text("ce_type").filter(|event_type| !event_type.is_empty())?,
+        time: text("ce_time").map(|time| uniform(&time)).filter(|time| !time.is_empty())?,
+        correlation_id: text("ce_correlationid")?,
+        causation_id: text("ce_causationid")?,
+        traceparent: text("ce_traceparent")?,
+        tracestate: text("ce_tracestate").unwrap_or_default(),
+        data: String::from_utf8(record.value.clone()?).ok()?,
+        stream_id,
+    })
+}
+
+/// Id, source and type of the event in a record, without reading the rest of it. `None` if it is no CloudEvent in binary
+/// mode.
+#[must_use]
+pub fn heading(record: &Record) -> Option<[&str; 3]> {
+    record.header(SPECVERSION)?;
+    let text = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+    Some([text("ce_id")?, text("ce_source")?, text("ce_type")?])
 }
 
 /// An event as a service receives it.
@@ -200,16 +236,36 @@ pub fn from_json(mut object: Map<String, Value>) -> std::result::Result<Event, E
     complete(event)
 }
 
-/// The event itself, if its required attributes say something.
+/// The event itself, if what it and its like are found by is what CloudEvents allows (section 3.1: no control
+/// characters) and a store can keep: no longer than [`IDENTIFIER`], and not empty where it is required. An event that
+/// can't be kept could not even be a dead letter, and would be told again for ever.
 ///
 /// # Errors
-/// Which one doesn't.
+/// Which attribute can't be taken.
 pub fn complete(event: Event) -> std::result::Result<Event, EventError> {
-    let empty = [("id", event.id()), ("source", event.source()), ("type", event.ty())];
-    match empty.iter().find(|(_, value)| value.is_empty()) {
-        Some((name, _)) => Err(EventError::Invalid(format!("the attribute {name} is empty"))),
-        None => Ok(event),
+    let extension = |name| match event.extension(name) {
+        Some(ExtensionValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let identifiers = [
+        ("id", Some(event.id())),
+        ("source", Some(event.source().as_str())),
+        ("type", Some(event.ty())),
+        ("subject", event.subject()),
+        ("partitionkey", extension("partitionkey")),
+        ("correlationid", extension("correlationid")),
+        ("causationid", extension("causationid")),
+    ];
+    for (name, text) in identifiers {
+        let wrong = match text {
+            Some("") if matches!(name, "id" | "source" | "type") => "is empty",
+            Some(text) if text.len() > IDENTIFIER => "is longer than 1,000 bytes",
+            Some(text) if text.chars().any(char::is_control) => "has control characters",
+            _ => continue,
+        };
+        return Err(EventError::Invalid(format!("the attribute {name} {wrong}")));
     }
+    Ok(event)
 }
 
 impl BinarySerializer<Record> for Record {
@@ -329,6 +385,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_published_is_read_back_as_it_was_stored() {
+        let record = to_record(published("/orders", &stored()).unwrap()).unwrap();
+        assert_eq!(published_by("/orders", &record), Some(stored()));
+        assert_eq!(heading(&record), Some([&*stored().id, "/orders", &*stored().event_type]));
+        assert_eq!(published_by("/payments", &record), None, "it is somebody else's");
+        for missing in ["ce_specversion", "ce_id", "ce_type", "ce_subject", "ce_sequence", "ce_time"] {
+            let mut broken = record.clone();
+            broken.headers.retain(|(name, _)| name != missing);
+            assert_eq!(published_by("/orders", &broken), None, "{missing}");
+        }
+        assert_eq!((published_by("/orders", &Record::default()), heading(&Record::default())), (None, None));
+    }
+
+    #[test]
     fn a_record_without_the_required_attributes_is_no_cloud_event() {
         let record = to_record(published("/orders", &stored()).unwrap()).unwrap();
         for missing in ["ce_specversion", "ce_id", "ce_source", "ce_type"] {
@@ -338,5 +408,18 @@ mod tests {
         }
         assert!(from_record(&Record { value: Some(b"garbage".to_vec()), ..Record::default() }).is_err());
         assert!(from_record(&Record::default()).is_err());
+    }
+
+    #[test]
+    fn an_identifier_that_no_store_can_keep_makes_it_no_cloud_event() {
+        let record = to_record(published("/orders", &stored()).unwrap()).unwrap();
+        for name in ["ce_id", "ce_source", "ce_type", "ce_subject", "ce_correlationid", "ce_causationid"] {
+            for text in ["a\0b", "\n", &"x".repeat(IDENTIFIER + 1)] {
+                let mut odd = record.clone();
+                odd.headers.iter_mut().filter(|(known, _)| known == name).for_each(|it| it.1 = text.into());
+                let reason = from_record(&odd).unwrap_err().to_string();
+                assert!(reason.contains(&name[3..]), "{name}: {reason}");
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What stands behind the one door: whoever is told of events.
 
 use async_trait::async_trait;
+use event_sourcing::StoreError;
 
 use crate::Incoming;
 
@@ -15,10 +16,22 @@ pub enum Failure {
     Never(String),
 }
 
-impl From<event_sourcing::StoreError> for Failure {
-    fn from(error: event_sourcing::StoreError) -> Self {
+impl Failure {
+    /// The failure of several events together, where nobody knows which of them is to blame: it passes, because they
+    /// are told again one by one.
+    #[must_use]
+    pub fn shared_by(self, events: usize) -> Self {
+        match self {
+            Self::Never(reason) if events > 1 => Self::Retry(reason),
+            own => own,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
         match error {
-            event_sourcing::StoreError::Malformed(malformed) => Self::Never(malformed.to_string()),
+            StoreError::Malformed(_) | StoreError::Refused(_) => Self::Never(error.to_string()),
             passing => Self::Retry(passing.to_string()),
         }
     }
@@ -26,7 +39,7 @@ impl From<event_sourcing::StoreError> for Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::Retry(error.to_string())
+        StoreError::from(error).into()
     }
 }
 

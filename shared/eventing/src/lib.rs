@@ -9,13 +9,14 @@ pub mod log;
 mod outbox;
 mod platform;
 mod reactor;
+pub mod rebuild;
 mod request;
 pub mod sources;
 
 pub use door::Door;
 pub use event::{
-    EventError, Incoming, NOT_A_CLOUD_EVENT, TICK, TYPE_PREFIX, complete, from_json, from_record, name_and_version,
-    published, to_record,
+    EventError, Incoming, NOT_A_CLOUD_EVENT, TICK, TYPE_PREFIX, complete, from_json, from_record, heading,
+    name_and_version, published, published_by, to_record,
 };
 pub use handler::{Failure, Handled, Handler};
 pub use outbox::Outbox;

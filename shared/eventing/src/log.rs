@@ -3,11 +3,13 @@
 
 mod embedded;
 mod kafka;
+mod scan;
 
 use std::sync::Arc;
 
 pub use embedded::EmbeddedLog;
 pub use kafka::KafkaLog;
+pub use scan::{Scan, Stretch};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

@@ -156,7 +156,7 @@ impl<R: Reactions> Handler for Reactor<R> {
         let ids = subjects.keys().map(|subject| (*subject).to_owned()).collect();
         let mut history = match self.writer.store.history(ids).await {
             Ok(history) => history,
-            Err(error) => return all(&error.into()),
+            Err(error) => return all(&Failure::from(error).shared_by(events.len())),
         };
         let handled = subjects
             .into_iter()

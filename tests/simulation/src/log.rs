@@ -254,7 +254,6 @@ impl EventLog for SimulatedLog {
         let records = self.shared.sabotaged(topic, records);
         self.step(&format!("appends to {topic}: {}", names(&records))).await?;
         if world.breaks(Sabotage::AcknowledgeFirst) && world.happens(0.05) {
-            self.process.doom();
             return Ok(());
         }
         if world.happens(world.weather().failure * 2.0) {
@@ -348,6 +347,7 @@ impl SimulatedMember {
             .map(|(offset, record)| Stored { offset, record: record.clone() })
             .collect();
         held.out = Some(held.position);
+        world.tell(|| format!("{} takes {}", self.process.name, place(&partition, &batch)));
         if world.breaks(Sabotage::CommitOffsetsFirst) {
             group.committed.insert(partition.clone(), held.position + i64::try_from(batch.len()).ok()?);
         }
@@ -379,6 +379,11 @@ impl SimulatedMember {
     }
 }
 
+fn place(partition: &Partition, records: &[Stored]) -> String {
+    let end = |record: Option<&Stored>| record.map_or(-1, |record| record.offset);
+    format!("{}/{} from {} to {}", partition.topic, partition.number, end(records.first()), end(records.last()))
+}
+
 fn waits(records: Option<&Vec<Record>>, held: &Held) -> u64 {
     let records = records.map_or(0, Vec::len) as u64;
     records.saturating_sub(u64::try_from(held.position).unwrap_or_default())
@@ -406,6 +411,7 @@ impl Member for SimulatedMember {
         let world = &self.shared.world;
         let last = batch.records.last().map_or(0, |record| record.offset);
         self.settle(batch, |held, committed| {
+            world.tell(|| format!("{} is done with {}", self.process.name, place(&batch.partition, &batch.records)));
             held.position = last + 1;
             if world.happens(0.5) {
                 committed.insert(batch.partition.clone(), last + 1);

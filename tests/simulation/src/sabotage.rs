@@ -8,7 +8,7 @@ pub enum Sabotage {
     CommitLater,
     /// Events go onto the log before the transaction that stores them is committed.
     PublishBeforeCommit,
-    /// The log acknowledges records before it has them, and a crash of the publisher loses them.
+    /// The log acknowledges records before it has them, and loses some.
     AcknowledgeFirst,
     /// Nobody comes to sweep out what a crash left unpublished.
     NoTicks,

@@ -76,8 +76,17 @@ impl Shared {
 
     /// As one process uses it.
     pub fn used_by(self: &Arc<Self>, process: &Arc<Process>) -> Database {
-        let seen = Arc::default();
-        Database::simulated(SimulatedStore { shared: self.clone(), process: process.clone(), seen })
+        self.seen_by(process, process.world.sabotage)
+    }
+
+    /// As it is, whatever is broken on purpose.
+    pub fn audited_by(self: &Arc<Self>, process: &Arc<Process>) -> Database {
+        self.seen_by(process, None)
+    }
+
+    fn seen_by(self: &Arc<Self>, process: &Arc<Process>, sabotage: Option<Sabotage>) -> Database {
+        let (shared, process, seen) = (self.clone(), process.clone(), Arc::default());
+        Database::simulated(SimulatedStore { shared, process, sabotage, seen })
     }
 
     /// Nobody answers until then.
@@ -104,9 +113,11 @@ impl Shared {
 }
 
 /// A database as one process sees it.
+#[derive(Clone)]
 struct SimulatedStore {
     shared: Arc<Shared>,
     process: Arc<Process>,
+    sabotage: Option<Sabotage>,
     /// By stream, the newest version that this process has read: see [`Sabotage::IgnoreTheExpectedVersion`].
     seen: Arc<Mutex<BTreeMap<String, i64>>>,
 }
@@ -125,7 +136,7 @@ impl SimulatedStore {
     }
 
     fn sabotaged(&self) -> Sabotaged<'_> {
-        Sabotaged { world: &self.process.world, seen: &self.seen }
+        Sabotaged { sabotage: self.sabotage, world: &self.process.world, seen: &self.seen }
     }
 }
 
@@ -143,7 +154,7 @@ impl Backend for SimulatedStore {
         self.step("BEGIN").await?;
         let turn = self.shared.writing.enter(self.process.id).await;
         lock(&self.shared.writer).execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
-        let store = Self { shared: self.shared.clone(), process: self.process.clone(), seen: self.seen.clone() };
+        let store = self.clone();
         Ok(Box::new(Writing { store, turn: Some(turn), durable, events: false, poisoned: false, changes: Vec::new() }))
     }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use audit::{Deployment, Options};
 use axum::{
     Router,
     body::Body,
@@ -244,9 +245,9 @@ impl Town {
         left.join(", ")
     }
 
-    /// What does not add up, after everything has come to rest.
+    /// What does not add up, after everything has come to rest: what the audit finds, and what only the customers know.
     pub async fn adds_up(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut wrong = self.audit().await;
         let mut placed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (key, order) in
             self.databases["order"].pairs("SELECT causation_id, stream_id FROM events WHERE version = 1")
@@ -262,6 +263,27 @@ impl Town {
             }
         }
         wrong
+    }
+
+    /// The same audit as `rainstorm audit`'s.
+    async fn audit(&self) -> Vec<String> {
+        let auditor = self.world.company("the auditor");
+        let store = |name: &str| self.databases[name].audited_by(&auditor);
+        let deployment = Deployment {
+            log: self.log.used_by(&auditor),
+            stores: SERVICES.into_iter().map(|name| (name.to_owned(), store(name))).collect(),
+            ledger: Some(store("provider")),
+        };
+        let options = Options { in_flight: false, accepted: self.accepted().into_values().collect() };
+        match audit::audit(&deployment, &options, &mut |_| ()).await {
+            Ok(report) if report.passed => Vec::new(),
+            Ok(report) => {
+                let failed = report.checks.iter().filter(|row| row.failed > 0);
+                let failed = failed.map(|row| format!("{} does not hold", row.title));
+                failed.chain([report.to_string()]).collect()
+            }
+            Err(error) => vec![error.to_string()],
+        }
     }
 
     // ---- Services and bridges, started again whenever they have ended -------------------------------------------

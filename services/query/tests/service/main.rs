@@ -17,6 +17,7 @@ use tower::ServiceExt;
 mod folds;
 mod http;
 mod projection;
+mod rebuild;
 
 const ORDER: &str = "019a0000-0000-7000-8000-000000000001";
 const OTHER: &str = "019a0000-0000-7000-8000-000000000002";

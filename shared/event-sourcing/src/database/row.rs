@@ -1,15 +1,26 @@
 //! What goes into a statement, and what comes out of it.
 
-use sqlx::{Row as _, any::AnyRow};
+use sqlx::{
+    Row as _, ValueRef as _,
+    any::{AnyRow, AnyTypeInfoKind},
+};
 
 /// Rows that one statement carries. Few sizes mean few statements to prepare.
 const ROWS_AT_ONCE: [usize; 5] = [128, 32, 8, 2, 1];
 
 /// A parameter of a statement.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Value {
     Text(String),
     Int(i64),
+}
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Int(number) => number.fmt(f),
+        }
+    }
 }
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
@@ -93,6 +104,22 @@ impl Row {
                 Some(Value::Int(number)) => Ok(*number),
                 other => Err(unlike(other, column)),
             },
+        }
+    }
+
+    /// A column of either kind.
+    ///
+    /// # Errors
+    /// If there is no such column, or it holds neither text nor a whole number.
+    pub fn value(&self, column: usize) -> Result<Value, sqlx::Error> {
+        match &self.0 {
+            Source::Server(row) => match row.try_get_raw(column)?.type_info().kind() {
+                AnyTypeInfoKind::SmallInt | AnyTypeInfoKind::Integer | AnyTypeInfoKind::BigInt => {
+                    self.int(column).map(Value::Int)
+                }
+                _ => self.text(column).map(Value::Text),
+            },
+            Source::Values(values) => values.get(column).cloned().ok_or_else(|| unlike(None, column)),
         }
     }
 

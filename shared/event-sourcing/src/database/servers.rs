@@ -16,7 +16,7 @@ use sqlx::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Backend, PublishingLock, Row, StoreError, Transaction, Value};
+use super::{Backend, Index, PublishingLock, Row, StoreError, Transaction, Value};
 
 /// Connections that one process keeps to one database, at most.
 const CONNECTIONS: u32 = 5;
@@ -61,9 +61,11 @@ impl Servers {
         Ok(Self { pool, relaxed, file })
     }
 
-    pub async fn migrate(&self, url: &str, migrations: &[&Migrator]) -> Result<(), StoreError> {
+    /// `shared`: what others have prepared in the same database is none of our business.
+    pub async fn migrate(&self, url: &str, migrations: &[&Migrator], shared: bool) -> Result<(), StoreError> {
         let all: Vec<Migration> = migrations.iter().flat_map(|migrator| migrator.iter().cloned()).collect();
-        let migrator = Migrator::with_migrations(all);
+        let mut migrator = Migrator::with_migrations(all);
+        migrator.set_ignore_missing(shared);
         // PostgreSQL's own lock serializes instances; a file's users are all in this process.
         let _turn = match &self.file {
             Some(file) => Some(file.migration.lock().await),
@@ -93,7 +95,15 @@ impl Backend for Servers {
             }
             None => (pool.begin().await?, None),
         };
-        Ok(Box::new(OnServer { tx, _turn: turn }))
+        Ok(Box::new(OnServer { tx, turn }))
+    }
+
+    async fn filled(&self, table: &str) -> Result<(), sqlx::Error> {
+        if self.file.is_none() {
+            bind(format!("ANALYZE {table}"), Vec::new()).execute(&self.pool).await?;
+        }
+        // SQLite would keep what it found, and plan by it for ever after; its plans need none.
+        Ok(())
     }
 
     async fn lock_publishing(&self, streams: &[String]) -> Result<PublishingLock, sqlx::Error> {
@@ -109,7 +119,7 @@ impl Backend for Servers {
         .bind(serde_json::Value::from(streams).to_string())
         .fetch_all(&mut *tx)
         .await?;
-        Ok(PublishingLock { transaction: Some(Box::new(OnServer { tx, _turn: None })), turn: None })
+        Ok(PublishingLock { transaction: Some(Box::new(OnServer { tx, turn: None })), turn: None })
     }
 
     async fn close(&self) {
@@ -120,7 +130,8 @@ impl Backend for Servers {
 
 struct OnServer {
     tx: sqlx::Transaction<'static, Any>,
-    _turn: Option<OwnedMutexGuard<()>>,
+    /// A file has one writer, which this is.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 #[async_trait]
@@ -132,6 +143,36 @@ impl Transaction for OnServer {
 
     async fn execute(&mut self, sql: String, values: Vec<Value>) -> Result<u64, sqlx::Error> {
         Ok(bind(sql, values).execute(&mut *self.tx).await?.rows_affected())
+    }
+
+    async fn claim(&mut self, tables: &[&str]) -> Result<(), sqlx::Error> {
+        if self.turn.is_some() {
+            return Ok(());
+        }
+        (&mut *self.tx).execute("SET LOCAL statement_timeout = 0").await?;
+        (&mut *self.tx).execute("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+        for table in tables {
+            bind(format!("LOCK TABLE {table} IN EXCLUSIVE MODE"), Vec::new()).execute(&mut *self.tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn replace(&mut self, old: &str, new: &str, indexes: &[Index]) -> Result<(), sqlx::Error> {
+        let mut statements = vec![format!("DROP TABLE {old}"), format!("ALTER TABLE {new} RENAME TO {old}")];
+        if self.turn.is_some() {
+            // SQLite can't rename an index; it is made again.
+            for Index { new, definition, .. } in indexes {
+                statements.extend([format!("DROP INDEX {new}"), definition.clone()]);
+            }
+        } else {
+            statements.push(format!("ALTER INDEX {new}_pkey RENAME TO {old}_pkey"));
+            statements
+                .extend(indexes.iter().map(|Index { new, name, .. }| format!("ALTER INDEX {new} RENAME TO {name}")));
+        }
+        for statement in statements {
+            self.execute(statement, Vec::new()).await?;
+        }
+        Ok(())
     }
 
     async fn commit(self: Box<Self>) -> Result<(), sqlx::Error> {

@@ -40,6 +40,8 @@ pub struct EmbeddedLog(Arc<Inner>);
 struct Inner {
     pool: SqlitePool,
     partitions_per_topic: i32,
+    /// By this process; what another one holds changes without its doing.
+    held: bool,
     /// Held while a batch of records is written: offsets are given out in the order in which they are durable.
     writer: AsyncMutex<()>,
     state: Mutex<State>,
@@ -89,37 +91,53 @@ impl EmbeddedLog {
             .busy_timeout(Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(6).connect_with(options).await.map_err(unavailable)?;
         sqlx::raw_sql(TABLES).execute(&pool).await.map_err(unavailable)?;
-        let mut state = State::default();
-        for row in
-            sqlx::query("SELECT id, topic, number FROM partitions").fetch_all(&pool).await.map_err(unavailable)?
-        {
+        let log = Self::with(pool, partitions, true).await?;
+        tokio::spawn(commit_positions(Arc::downgrade(&log.0)));
+        Ok(log)
+    }
+
+    /// Looks at a log that another process may hold: it can be read, and watermarks and lags are those of the moment.
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub async fn watch(file: &Path) -> Result<Self, LogError> {
+        let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(6).connect_with(options).await.map_err(unavailable)?;
+        Self::with(pool, 0, false).await
+    }
+
+    async fn with(pool: SqlitePool, partitions_per_topic: i32, held: bool) -> Result<Self, LogError> {
+        let state = State::read(&pool).await.map_err(unavailable)?;
+        Ok(Self(Arc::new(Inner {
+            pool,
+            partitions_per_topic,
+            held,
+            writer: AsyncMutex::default(),
+            state: Mutex::new(state),
+            appended: Notify::new(),
+            members: AtomicU64::new(0),
+        })))
+    }
+}
+
+impl State {
+    async fn read(pool: &SqlitePool) -> Result<Self, sqlx::Error> {
+        let mut state = Self::default();
+        let ends = "SELECT id, topic, number, (SELECT MAX(r.id) FROM records r WHERE r.id >= p.id << $1 \
+             AND r.id < (p.id + 1) << $1) FROM partitions p";
+        for row in sqlx::query(ends).bind(OFFSET_BITS).fetch_all(pool).await? {
             let id: i64 = row.get(0);
-            let newest = sqlx::query("SELECT MAX(id) FROM records WHERE id >= $1 AND id < $2")
-                .bind(id << OFFSET_BITS)
-                .bind((id + 1) << OFFSET_BITS)
-                .fetch_one(&pool)
-                .await
-                .map_err(unavailable)?;
-            let end = newest.get::<Option<i64>, _>(0).map_or(0, |newest| newest - (id << OFFSET_BITS) + 1);
+            let end = row.get::<Option<i64>, _>(3).map_or(0, |newest| newest - (id << OFFSET_BITS) + 1);
             state.partitions.insert(Partition { topic: row.get(1), number: row.get(2) }, Info { id, end });
         }
         let stored = sqlx::query(
             "SELECT p.topic, p.number, c.member_group, c.next FROM positions c JOIN partitions p ON p.id = c.partition",
         );
-        for row in stored.fetch_all(&pool).await.map_err(unavailable)? {
+        for row in stored.fetch_all(pool).await? {
             let group = state.groups.entry(row.get(2)).or_default();
             group.next.insert(Partition { topic: row.get(0), number: row.get(1) }, row.get(3));
         }
-        let log = Self(Arc::new(Inner {
-            pool,
-            partitions_per_topic: partitions,
-            writer: AsyncMutex::default(),
-            state: Mutex::new(state),
-            appended: Notify::new(),
-            members: AtomicU64::new(0),
-        }));
-        tokio::spawn(commit_positions(Arc::downgrade(&log.0)));
-        Ok(log)
+        Ok(state)
     }
 }
 
@@ -137,6 +155,15 @@ async fn commit_positions(log: std::sync::Weak<Inner>) {
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees what another process has done meanwhile.
+    async fn look(&self) -> Result<(), LogError> {
+        if !self.held {
+            let seen = State::read(&self.pool).await.map_err(unavailable)?;
+            *self.state() = seen;
+        }
+        Ok(())
     }
 
     async fn commit(&self) -> Result<(), sqlx::Error> {
@@ -279,12 +306,14 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn watermarks(&self, topic: &str) -> Result<Vec<(Partition, i64, i64)>, LogError> {
+        self.0.look().await?;
         let state = self.0.state();
         let ours = state.partitions.iter().filter(|(partition, _)| partition.topic == topic);
         Ok(ours.map(|(partition, info)| (partition.clone(), 0, info.end)).collect())
     }
 
     async fn lag(&self, group: &str, topics: &[String]) -> Result<Vec<Lag>, LogError> {
+        self.0.look().await?;
         let state = self.0.state();
         let next = state.groups.get(group).map(|group| &group.next);
         let ours = state.partitions.iter().filter(|(partition, _)| topics.contains(&partition.topic));

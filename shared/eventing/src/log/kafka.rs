@@ -28,15 +28,24 @@ const BUFFER: (usize, usize) = (1024, 256);
 const RECORD: &str = "8388608";
 /// How long a broker may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Readers that are kept at most; each may hold a few MB.
+const READERS: usize = 8;
 
 /// A log kept by a Kafka cluster.
 pub struct KafkaLog {
     config: ClientConfig,
     partitions: i32,
     producer: FutureProducer,
-    /// Where [`EventLog::read`] stopped last: whoever reads a partition from one end to the other asks for piece after
-    /// piece, and a client of its own for each would take longer than the records.
-    reader: Mutex<Option<Reader>>,
+    readers: Arc<Mutex<HashMap<Partition, Reader>>>,
+}
+
+/// A reader of a partition that was stopped at its caller's limit: whoever asks for what comes next goes on with it,
+/// and with what it has fetched already.
+struct Reader {
+    consumer: BaseConsumer,
+    next: i64,
+    /// Where the partition ended when it was last looked at.
+    end: i64,
 }
 
 fn unavailable(error: impl std::fmt::Display) -> LogError {
@@ -68,7 +77,7 @@ impl KafkaLog {
             .set("message.timeout.ms", "8000")
             .create()
             .map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
-        Ok(Self { config, partitions, producer, reader: Mutex::default() })
+        Ok(Self { config, partitions, producer, readers: Arc::default() })
     }
 
     /// Asks something with a client that blocks, away from the runtime's threads.
@@ -81,50 +90,6 @@ impl KafkaLog {
         config.set("group.id", group.unwrap_or("rainstorm-reader")).set("enable.auto.commit", "false");
         let answer = tokio::task::spawn_blocking(move || question(&config.create()?));
         answer.await.map_err(unavailable)?.map_err(unavailable)
-    }
-}
-
-/// A client in the middle of a partition.
-struct Reader {
-    consumer: BaseConsumer,
-    partition: Partition,
-    /// The next offset, and where the partition was known to end.
-    next: i64,
-    end: i64,
-}
-
-impl Reader {
-    fn open(mut config: ClientConfig, partition: Partition, offset: i64) -> Result<Self, KafkaError> {
-        config.set("group.id", "rainstorm-reader").set("enable.auto.commit", "false");
-        let consumer: BaseConsumer = config.set("queued.max.messages.kbytes", "16384").create()?;
-        let (begin, end) = consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
-        let next = offset.max(begin);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(next))?;
-        consumer.assign(&list)?;
-        Ok(Self { consumer, partition, next, end })
-    }
-
-    fn read(&mut self, limit: usize) -> Result<Vec<Stored>, KafkaError> {
-        let mut records = Vec::new();
-        if self.next >= self.end {
-            let Partition { topic, number } = &self.partition;
-            (_, self.end) = self.consumer.fetch_watermarks(topic, *number, PATIENCE)?;
-        }
-        let mut newest = Instant::now();
-        while self.next < self.end && records.len() < limit {
-            // librdkafka also returns for its own affairs, with nothing.
-            let Some(message) = self.consumer.poll(Duration::from_millis(500)).transpose()? else {
-                if newest.elapsed() > PATIENCE {
-                    return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
-                }
-                continue;
-            };
-            newest = Instant::now();
-            self.next = message.offset() + 1;
-            records.push(Stored { offset: message.offset(), record: record(&message) });
-        }
-        Ok(records)
     }
 }
 
@@ -227,20 +192,23 @@ impl EventLog for KafkaLog {
     }
 
     async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError> {
-        let last = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (config, partition) = (self.config.clone(), partition.clone());
+        let (readers, partition, mut config) = (self.readers.clone(), partition.clone(), self.config.clone());
+        config.set("group.id", "rainstorm-reader").set("enable.auto.commit", "false");
+        config.set("queued.max.messages.kbytes", "8192");
         let reading = tokio::task::spawn_blocking(move || {
-            let goes_on = last.filter(|reader| reader.partition == partition && reader.next == offset);
-            let mut reader = match goes_on {
+            let kept = readers.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition);
+            let mut reader = match kept.filter(|reader| reader.next == offset) {
                 Some(reader) => reader,
-                None => Reader::open(config, partition, offset)?,
+                None => Reader::begin(&config, &partition, offset)?,
             };
-            let records = reader.read(limit)?;
-            Ok::<_, KafkaError>((records, reader))
+            let records = reader.read(&partition, limit)?;
+            let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+            if reader.next < reader.end && readers.len() < READERS {
+                readers.insert(partition, reader);
+            }
+            Ok(records)
         });
-        let (records, reader) = reading.await.map_err(unavailable)?.map_err(unavailable)?;
-        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
-        Ok(records)
+        reading.await.map_err(unavailable)?.map_err(|error: KafkaError| unavailable(error))
     }
 
     async fn watermarks(&self, topic: &str) -> Result<Vec<(Partition, i64, i64)>, LogError> {
@@ -289,6 +257,39 @@ impl KafkaLog {
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         self.producer.send(message, PATIENCE).await.map(|_| ()).map_err(|(error, _)| unavailable(error))
+    }
+}
+
+impl Reader {
+    fn begin(config: &ClientConfig, partition: &Partition, offset: i64) -> Result<Self, KafkaError> {
+        let consumer: BaseConsumer = config.create()?;
+        let (low, end) = consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
+        let next = offset.max(low);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(next))?;
+        consumer.assign(&list)?;
+        Ok(Self { consumer, next, end })
+    }
+
+    fn read(&mut self, partition: &Partition, limit: usize) -> Result<Vec<Stored>, KafkaError> {
+        if self.next >= self.end {
+            (_, self.end) = self.consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
+        }
+        let mut records = Vec::new();
+        let mut newest = Instant::now();
+        while self.next < self.end && records.len() < limit {
+            // librdkafka also returns for its own affairs, with nothing.
+            let Some(message) = self.consumer.poll(Duration::from_millis(500)).transpose()? else {
+                if newest.elapsed() > PATIENCE {
+                    return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+                }
+                continue;
+            };
+            newest = Instant::now();
+            self.next = message.offset() + 1;
+            records.push(Stored { offset: message.offset(), record: record(&message) });
+        }
+        Ok(records)
     }
 }
 
