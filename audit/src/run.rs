@@ -129,10 +129,10 @@ impl<'a> Audit<'a> {
         slices: &mut [Slice],
         progress: &mut (dyn FnMut(&'static str) + Send),
     ) -> Result<(), AuditError> {
-        for service in 0..SERVICES.len() {
+        for (service, known) in SERVICES.iter().enumerate() {
             self.streams[service].settle();
             for twice in self.ids[service].settle() {
-                let what = format!("{}: two events have the same id", SERVICES[service].source);
+                let what = format!("{}: two events have the same id", known.source);
                 self.tally.fail(Check::Streams, Who::Event(twice), None, what);
             }
         }
