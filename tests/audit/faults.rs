@@ -67,6 +67,20 @@ pub const FAULTS: [(Fault, &str); 22] = [
     (Fault::LostCommand, "commands"),
 ];
 
+/// Where every copy is a server's work, the faults that matter most.
+pub const ON_SERVERS: [Fault; 10] = [
+    Fault::ByteInAStore,
+    Fault::ByteOnTheLog,
+    Fault::EventGoneFromAStore,
+    Fault::StreamGoneFromTheLog,
+    Fault::SwappedPair,
+    Fault::OtherBytesAgain,
+    Fault::ViewGone,
+    Fault::SecondCharge,
+    Fault::TwoOrdersAtOnce,
+    Fault::Unfinished,
+];
+
 async fn change(database: &Database, sql: &str, values: &[&str]) {
     let mut write = database.write().await.expect("a transaction");
     let values: Vec<Value> = values.iter().map(|value| Value::from(*value)).collect();

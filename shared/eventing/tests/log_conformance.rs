@@ -104,6 +104,42 @@ async fn a_record_as_large_as_a_door_takes_is_told_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_read_in_pieces_is_the_partition_also_where_pieces_of_others_come_between() {
+    every_log(|log, topic| async move {
+        topic_with(&*log, &topic, 10, 20).await;
+        let mut marks = log.watermarks(&topic).await.unwrap();
+        let mut wholes = Vec::new();
+        for (partition, low, _) in &marks {
+            wholes.push(log.read(partition, *low, 1000).await.unwrap());
+        }
+        let mut pieces = vec![Vec::new(); marks.len()];
+        while marks.iter().any(|(_, next, end)| next < end) {
+            for ((partition, next, _), pieces) in marks.iter_mut().zip(&mut pieces) {
+                for _ in 0..2 {
+                    let piece = log.read(partition, *next, 3).await.unwrap();
+                    assert!(piece.len() <= 3);
+                    *next = piece.last().map_or(*next, |stored| stored.offset + 1);
+                    pieces.extend(piece);
+                }
+            }
+        }
+        assert_eq!(pieces, wholes);
+
+        // At its end there is nothing, until something is appended.
+        for (partition, next, _) in &marks {
+            assert!(log.read(partition, *next, 3).await.unwrap().is_empty());
+        }
+        topic_with(&*log, &topic, 10, 1).await;
+        let mut more = 0;
+        for (partition, next, _) in &marks {
+            more += log.read(partition, *next, 100).await.unwrap().len();
+        }
+        assert_eq!(more, 10);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_reads_everything_once_in_order_and_then_has_no_lag() {
     every_log(|log, topic| async move {
         topic_with(&*log, &topic, 10, 10).await;
