@@ -16,7 +16,7 @@ use eventing::{
     Platform,
     bridge::{Bridge, BridgeSettings, RouterSink, Sink},
     log::{EmbeddedLog, EventLog, KafkaLog, Lag},
-    rebuild::{self, proof},
+    rebuild::{self, Replay, proof},
     sources::Sources,
 };
 use http_body_util::BodyExt;
@@ -52,7 +52,9 @@ async fn it_joins_late(way: Way) {
 
     let mut sources = Sources::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("knative")).unwrap();
     // The topics are new, so what the group remembers must be, too.
-    sources.subscriptions[0].group = uuid::Uuid::now_v7().to_string();
+    for subscription in &mut sources.subscriptions {
+        subscription.group = uuid::Uuid::now_v7().to_string();
+    }
     let platform = Platform { log: log.clone(), database_url: joined.clone() };
     let service = loyalty::service(Settings {}, platform).await.unwrap();
     let door: Arc<dyn Sink> = Arc::new(RouterSink(service.door()));
@@ -76,7 +78,7 @@ async fn it_joins_late(way: Way) {
     let figures = rebuild::rebuild(&LoyaltyReplay, &log, &subscription.topics, &store, &()).await.unwrap();
     assert!(figures.events > points.len() as u64, "{figures:?}");
     let old = Database::connect(&joined).await.unwrap();
-    let proof = proof::compare(&LoyaltyReplay, &old, &store, &()).await.unwrap();
+    let proof = proof::compare(LoyaltyReplay.projections(), &old, &store, &()).await.unwrap();
     assert!(proof.holds() && proof.tables[0].rows == figures.events && proof.tables[1].rows > 20, "{proof}");
 }
 
