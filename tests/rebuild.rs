@@ -4,11 +4,16 @@
 //! `RAINSTORM_REBUILD_ORDERS` says how many orders rain first; for as many as it takes to believe it:
 //! `RAINSTORM_REBUILD_ORDERS=20000 tests/servers/with cargo test --release -p end-to-end --test rebuild each_store`
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use end_to_end::{Way, World, order, story, until};
 use event_sourcing::{Database, Value as Column};
 use serde_json::Value;
+use sqlx::Connection;
 
 const SERVICES: [&str; 5] = ["order", "payment", "kitchen", "delivery", "query"];
 
@@ -61,6 +66,65 @@ async fn each_store_is_rebuilt(way: Way) {
     if let Way::Embedded(_) = way {
         a_planted_difference_is_found(&world).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_is_rebuilt_while_it_rains_and_no_order_ever_vanishes_embedded() {
+    a_view_is_rebuilt_while_it_rains(Way::Embedded(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_is_rebuilt_while_it_rains_and_no_order_ever_vanishes_on_kafka_and_postgres() {
+    a_view_is_rebuilt_while_it_rains(Way::KafkaAndPostgres(2)).await;
+}
+
+async fn a_view_is_rebuilt_while_it_rains(way: Way) {
+    if !way.is_possible() {
+        return;
+    }
+    let world = World::start(way, &[]).await;
+    let (kitchen, delivery) = (world.url("kitchen").to_owned(), world.url("delivery").to_owned());
+    let seed = ["seed", "--kitchen-url", &kitchen, "--delivery-url", &delivery, "--drivers", "100"];
+    let (status, said) = world.rainstorm(&seed).await;
+    assert_eq!(status, Some(0), "{said}");
+    let (order, query) = (world.url("order").to_owned(), world.url("query").to_owned());
+    let mut storm = vec!["storm", "--json", "--url", &order, "--query-url", &query, "--seed", "12"];
+    storm.extend(["--calm", "20", "--calm-for", "1s", "--peak", "60", "--storm-for", "8s", "--cancel", "0.05"]);
+    let over = AtomicBool::new(false);
+    let raining = async {
+        let (status, said) = world.rainstorm(&storm).await;
+        over.store(true, Ordering::SeqCst);
+        assert_eq!(status, Some(0), "{said}\n{:#?}", world.said());
+    };
+    let looking = async {
+        let mut seen = BTreeSet::new();
+        while !over.load(Ordering::SeqCst) {
+            let (status, page) = world.get("query", "/orders?limit=500").await;
+            let shown = page["orders"].as_array().unwrap_or_else(|| panic!("{status}: {page}"));
+            let shown: BTreeSet<String> =
+                shown.iter().map(|order| order["order_id"].as_str().expect("an id").to_owned()).collect();
+            assert!(seen.is_subset(&shown) || shown.len() == 500, "{:?} vanished", seen.difference(&shown));
+            seen.extend(shown);
+            if let Some(oldest) = seen.first() {
+                let (status, view) = world.get("query", &format!("/orders/{oldest}")).await;
+                assert_eq!((status, view["order_id"].as_str()), (200, Some(oldest.as_str())), "{view}");
+            }
+        }
+        assert!(seen.len() > 100, "{} orders", seen.len());
+    };
+    let rebuilding = async {
+        let mut times = 0;
+        while !over.load(Ordering::SeqCst) {
+            let said = rebuild(&world, &["query"]).await;
+            assert!(said.contains("the rebuilt view is the live one now"), "{said}");
+            times += 1;
+        }
+        assert!(times > 1, "it was rebuilt {times} times while it rained");
+    };
+    tokio::join!(raining, looking, rebuilding);
+    idle(&world).await;
+    let said = rebuild(&world, &["query", "--dry-run"]).await;
+    assert!(said.contains("query: equal to the live view") && !said.contains("newer"), "{said}");
 }
 
 /// Orders of every kind. Returns one that was completed, and the answer to one that was sent with a key.
@@ -150,27 +214,23 @@ async fn lose(world: &World, service: &str) -> String {
     let url = world.database_url(service);
     let Some(file) = url.strip_prefix("sqlite:") else {
         let (server, name) = url.rsplit_once('/').expect("a URL with a database");
-        let admin =
-            Database::connect(&std::env::var("POSTGRES_URL").expect("it was asked for")).await.expect("it answers");
+        let servers = std::env::var("POSTGRES_URL").expect("asked for by is_possible");
         // A killed process's connections end a little later.
         until("nobody to be connected", || async {
+            let admin = Database::connect(&servers).await.expect("it answers");
             let sql = "SELECT 1 FROM pg_stat_activity WHERE datname = $1";
             admin.fetch(sql, [name.into()]).await.expect("it answers").is_empty().then_some(())
         })
         .await;
-        let copy = format!("CREATE DATABASE {name}_was TEMPLATE {name}");
-        sqlx_raw(&admin, &copy).await;
+        raw(&servers, &format!("CREATE DATABASE {name}_was TEMPLATE {name}")).await;
         if service == "payment" {
             // The provider's books stand beside payment's tables, and belong to another company.
-            let own = Database::connect(&url).await.expect("it answers");
-            sqlx_raw(&own, "DROP TABLE events, inbox, dead_letters, owed").await;
-            sqlx_raw(&own, "DELETE FROM _sqlx_migrations WHERE version < 200").await;
-            own.close().await;
+            raw(&url, "DROP TABLE events, inbox, dead_letters, owed").await;
+            raw(&url, "DELETE FROM _sqlx_migrations WHERE version < 200").await;
         } else {
-            sqlx_raw(&admin, &format!("DROP DATABASE {name}")).await;
-            sqlx_raw(&admin, &format!("CREATE DATABASE {name}")).await;
+            raw(&servers, &format!("DROP DATABASE {name}")).await;
+            raw(&servers, &format!("CREATE DATABASE {name}")).await;
         }
-        admin.close().await;
         return format!("{server}/{name}_was");
     };
     // What its process had not written into the file itself belongs to it.
@@ -180,8 +240,10 @@ async fn lose(world: &World, service: &str) -> String {
     format!("sqlite:{was}")
 }
 
-async fn sqlx_raw(database: &Database, sql: &str) {
-    database.fetch(sql, []).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+async fn raw(url: &str, sql: &str) {
+    let mut connection = sqlx::PgConnection::connect(url).await.expect("it answers");
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await;
+    done.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// How many events each store has.
@@ -204,7 +266,7 @@ async fn a_planted_difference_is_found(world: &World) {
             "events",
             "UPDATE events SET data = data || ' ' WHERE version = 2 AND stream_id = (SELECT MAX(stream_id) FROM events WHERE version = 2)",
         ),
-        ("order", "inbox", "DELETE FROM inbox WHERE id = 'once'"),
+        ("order", "inbox", "UPDATE inbox SET stream_id = 'another' WHERE id = 'once'"),
         ("order", "menus", "UPDATE menus SET menu = '{}' WHERE kitchen_id = 'corner'"),
         (
             "payment",
@@ -247,7 +309,7 @@ async fn a_planted_difference_is_found(world: &World) {
     let views = [
         ("orders", "UPDATE orders SET customer_id = 'eve' WHERE order_id = (SELECT MAX(order_id) FROM orders)"),
         ("orders", "DELETE FROM orders WHERE order_id = (SELECT MIN(order_id) FROM orders)"),
-        ("kitchens", "UPDATE kitchens SET view = REPLACE(view, 'Soup', 'Stew')"),
+        ("kitchens", "UPDATE kitchens SET view = REPLACE(view, 'Soup', 'Stew') WHERE kitchen_id = 'corner'"),
         ("drivers", "INSERT INTO drivers (driver_id, revision, view) VALUES ('nobody', 1, '{}')"),
         ("timeline", "UPDATE timeline SET causation_id = '' WHERE id = (SELECT MAX(id) FROM timeline)"),
     ];

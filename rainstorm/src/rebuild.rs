@@ -80,6 +80,15 @@ pub enum RebuildError {
 pub async fn rebuild(args: RebuildArgs) -> Result<(), RebuildError> {
     let names = if args.service == "all" { NAMES.to_vec() } else { vec![args.service.as_str()] };
     let on_kafka = args.log.kafka_brokers.is_some();
+    if args.database_url.is_some() && !on_kafka {
+        let explain = "DATABASE_URL is set, but KAFKA_BROKERS is not: the demo's stores are files in --data";
+        return Err(StartError::Setting(explain.to_owned()).into());
+    }
+    if on_kafka && (args.dry_run || args.replace) && names != ["query"] {
+        let explain = "--dry-run and --replace are for the demo's stores and for query's views: on servers an empty store \
+                       is filled, and the old one is left alone";
+        return Err(StartError::Setting(explain.to_owned()).into());
+    }
     if on_kafka && names.len() > 1 && args.database_url.as_ref().is_some_and(|url| !url.contains("{service}")) {
         let explain = "DATABASE_URL needs {service} in it, since several services can't share a database";
         return Err(StartError::Setting(explain.to_owned()).into());
@@ -208,7 +217,7 @@ async fn compared(
     let failed = |source| RebuildError::Store { setting: format!("--equals {}", without_password(url)), source };
     let old = Database::connect(url).await.map_err(|error: StoreError| failed(error.into()))?;
     let bars = Bars::new(name);
-    let proof = proof::compare(replay, &old, new, &bars).await.map_err(failed)?;
+    let proof = proof::compare(replay.projections(), &old, new, &bars).await.map_err(failed)?;
     bars.finish();
     old.close().await;
     let outcome = if proof.holds() { "equal" } else { "NOT EQUAL" };

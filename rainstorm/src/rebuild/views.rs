@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use event_sourcing::Database;
 use eventing::{
-    Platform, StartError,
+    Platform, StartError, dead_letters,
     log::EventLog,
     rebuild::{Proof, proof},
 };
@@ -23,7 +23,10 @@ pub async fn rebuild(args: &RebuildArgs, name: &str, log: &Arc<dyn EventLog>) ->
         }
         _ => sqlite(&args.data.join(format!("{name}.db"))),
     };
-    let subscription = services::sources(args.sources.as_deref())?.for_services(&[name]).subscriptions.pop();
+    let sources = services::sources(args.sources.as_deref())?.for_services(&[name]);
+    // Another one is told of its dead letters.
+    let events = |topic: &String| !topic.ends_with(dead_letters::TOPIC);
+    let subscription = sources.subscriptions.into_iter().find(|it| it.topics.iter().all(events));
     let subscription =
         subscription.ok_or_else(|| StartError::Setting(format!("SOURCES: no KafkaSource has {name} as its sink")))?;
     let platform = Platform { log: log.clone(), database_url: url.clone() };
@@ -33,7 +36,14 @@ pub async fn rebuild(args: &RebuildArgs, name: &str, log: &Arc<dyn EventLog>) ->
         (false, true) => Swap::Always,
         (false, false) => Swap::IfEqual,
     };
-    let it = Rebuild { database: &database, log, hears: subscription.topics, group: subscription.group, swap };
+    let it = Rebuild {
+        service: name,
+        database: &database,
+        log,
+        hears: subscription.topics,
+        group: subscription.group,
+        swap,
+    };
     let bars = Bars::new(name);
     let outcome = it.run(&bars).await.map_err(|source| RebuildError::Views { service: name.to_owned(), source })?;
     bars.finish();
@@ -68,7 +78,7 @@ async fn compared(name: &str, url: &str, new: &Database) -> Result<Proof, Rebuil
     let failed = |source| RebuildError::Store { setting: format!("--equals {}", without_password(url)), source };
     let old = Database::connect(url).await.map_err(|error| failed(error.into()))?;
     let bars = Bars::new(name);
-    let proof = proof::compare_tables(&TABLES, &old, new, &bars).await.map_err(failed)?;
+    let proof = proof::compare(&TABLES, &old, new, &bars).await.map_err(failed)?;
     bars.finish();
     old.close().await;
     let outcome = if proof.holds() { "equal" } else { "NOT EQUAL" };

@@ -84,6 +84,11 @@ impl Projection {
     }
 }
 
+/// Which version of events of this name the views are made of.
+pub(crate) fn understood(name: &str) -> Option<&'static str> {
+    Kind::of(name).map(|_| "v1")
+}
+
 /// Whether two transactions waited for each other, and this one was given up for the other's sake.
 fn met(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("40001" | "40P01")))
@@ -92,7 +97,7 @@ fn met(error: &sqlx::Error) -> bool {
 #[async_trait]
 impl Handler for Projection {
     fn understands(&self, name: &str) -> Option<&'static str> {
-        Kind::of(name).map(|_| "v1")
+        understood(name)
     }
 
     async fn handle(&self, events: &[Incoming]) -> Outcomes {

@@ -16,11 +16,13 @@ use event_sourcing::{Database, StoreError, Write, now};
 use eventing::{
     Incoming,
     log::{EventLog, LogError, Partition, Stretch},
-    rebuild::{Progress, Proof, Table},
+    name_and_version,
+    rebuild::{self, Progress, Proof, Table, letters},
 };
 
 use crate::{
     batch::{Folded, LIVE, Rows, Rowsource, Tables, Touched, What},
+    projection::understood,
     views::{Applied, OrderView},
 };
 
@@ -60,6 +62,8 @@ pub enum RebuildError {
     NothingThere,
     #[error("the log is broken: event {expected} of stream {stream} of {source_name} is missing; {came} is there")]
     Gap { source_name: String, stream: String, expected: i64, came: i64 },
+    #[error(transparent)]
+    Letters(#[from] rebuild::RebuildError),
     #[error("somebody else is rebuilding the same views; let them finish")]
     NotAlone,
     #[error("dead letters keep coming and going; try again when that is over")]
@@ -98,6 +102,8 @@ pub struct Outcome {
 
 /// Which views are made again from what.
 pub struct Rebuild<'a> {
+    /// Whose dead letters are left out.
+    pub service: &'a str,
     pub database: &'a Database,
     pub log: &'a Arc<dyn EventLog>,
     /// The topics that query is told of, and the group that tells it.
@@ -113,6 +119,9 @@ impl Rebuild<'_> {
     /// If store or log don't answer, or the log is broken. The live view isn't touched then.
     pub async fn run(&self, progress: &dyn Progress) -> Result<Outcome, RebuildError> {
         let started = Instant::now();
+        if self.is_new().await? {
+            letters::restore(self.service, &**self.log, self.database).await?;
+        }
         for _ in 0..TRIES {
             shadow::create(self.database).await?;
             let outcome = self.attempt(progress).await;
@@ -128,7 +137,7 @@ impl Rebuild<'_> {
 
     /// `None` if it must be begun again.
     async fn attempt(&self, progress: &dyn Progress) -> Result<Option<Outcome>, RebuildError> {
-        let letters = letters(Rowsource::Everybodys(self.database)).await?;
+        let letters = Letters::read(Rowsource::Everybodys(self.database)).await?;
         let revision = self.high_revision().await?;
         let mut filling = Filling {
             tables: Tables { revision, ..shadow::REBUILT },
@@ -159,7 +168,7 @@ impl Rebuild<'_> {
         let mut write = self.database.write().await?;
         write.claim(&[LIVE.orders, LIVE.kitchens, LIVE.drivers, LIVE.timeline, "dead_letters"]).await?;
         let locked = Instant::now();
-        if letters(Rowsource::Own(&mut write)).await? != *filling.letters
+        if Letters::read(Rowsource::Own(&mut write)).await? != *filling.letters
             || self.has_overtaken(&filling, &mut write).await?
         {
             return Ok(None);
@@ -181,6 +190,16 @@ impl Rebuild<'_> {
         }
         let (events, locked) = (filling.events, locked.elapsed());
         Ok(Some(Outcome { events, seconds: 0.0, locked, proof, swapped: swap }))
+    }
+
+    /// Whether the store was lost as a whole, and not only its views.
+    async fn is_new(&self) -> Result<bool, RebuildError> {
+        for table in [LIVE.orders, LIVE.kitchens, LIVE.drivers, LIVE.timeline, "dead_letters", "inbox"] {
+            if !self.database.fetch(format!("SELECT 1 FROM {table} LIMIT 1"), []).await?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A revision that no row has had: later than any clock has given so far, in microseconds.
@@ -205,12 +224,39 @@ impl Rebuild<'_> {
     }
 }
 
-/// Source and id of each event that is a dead letter now.
-type Letters = HashSet<(String, String)>;
+/// Source and id of events that the live view was not, or not to be, changed by.
+#[derive(PartialEq, Eq)]
+struct Letters {
+    /// They wait in the dead letters.
+    open: HashSet<(String, String)>,
+    /// Views go past them.
+    discarded: HashSet<(String, String)>,
+}
 
-async fn letters(mut from: Rowsource<'_>) -> Result<Letters, RebuildError> {
-    let rows = from.fetch("SELECT source, id FROM dead_letters".to_owned(), Vec::new()).await?;
-    Ok(rows.iter().map(|row| Ok((row.text(0)?, row.text(1)?))).collect::<Result<_, sqlx::Error>>()?)
+impl Letters {
+    async fn read(mut from: Rowsource<'_>) -> Result<Self, RebuildError> {
+        let mut keys = async |sql: &str| {
+            let rows = from.fetch(sql.to_owned(), Vec::new()).await?;
+            rows.iter().map(|row| Ok((row.text(0)?, row.text(1)?))).collect::<Result<_, sqlx::Error>>()
+        };
+        let open = keys("SELECT source, id FROM dead_letters WHERE state IN ('failed', 'parked')").await?;
+        // The views remember by their sequences what they were told: only what was discarded is done in the inbox.
+        let discarded = keys("SELECT source, id FROM inbox WHERE done = 1").await?;
+        Ok(Self { open, discarded })
+    }
+
+    /// What is done about an event; `None`: nothing.
+    fn settle(&self, event: &Incoming) -> Option<What> {
+        if self.open.is_empty() && self.discarded.is_empty() {
+            return Some(What::Fold);
+        }
+        let key = (event.source.clone(), event.id.clone());
+        match (self.open.contains(&key), self.discarded.contains(&key)) {
+            (true, _) => None,
+            (false, true) => Some(What::Skip),
+            (false, false) => Some(What::Fold),
+        }
+    }
 }
 
 /// The rebuilt view while it is filled.
@@ -245,8 +291,7 @@ impl Filling<'_> {
     ) -> Result<(), RebuildError> {
         self.read.extend(stretches.iter().map(|stretch| (stretch.partition.clone(), stretch.to)));
         let mut merged = Merged::of(it.log, stretches);
-        while let Some((records, mut events)) = merged.next(AT_ONCE).await? {
-            events.retain(|event| !self.leaves_out(event));
+        while let Some((records, events)) = merged.next(AT_ONCE).await? {
             match &mut write {
                 Some(write) => self.fold_batch(&events, write).await?,
                 None => {
@@ -260,29 +305,25 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Whether it is a dead letter, as it is for the live view.
-    fn leaves_out(&mut self, event: &Incoming) -> bool {
-        let is_letter = !self.letters.is_empty() && self.letters.contains(&(event.source.clone(), event.id.clone()));
-        if is_letter {
-            self.skipped.insert((event.subject.clone(), event.source.clone()));
-        }
-        is_letter
-    }
-
     async fn fold_batch(&mut self, events: &[Incoming], write: &mut Write) -> Result<(), RebuildError> {
         let mut touched = Touched::load(Rowsource::Own(write), self.tables, &mut self.recent, events).await?;
         let mut folded = Folded::default();
         for event in events {
             let stream = || (event.subject.clone(), event.source.clone());
-            match touched.apply(event, What::Fold).0 {
-                Applied::Changed => folded.changed_by(event, What::Fold),
-                Applied::Repeated => {}
+            let Some(what) = self.letters.settle(event) else {
+                self.skipped.insert(stream());
+                continue;
+            };
+            let is_understood = what == What::Skip || understands(event);
+            match is_understood.then(|| touched.apply(event, what).0) {
+                Some(Applied::Changed) => folded.changed_by(event, what),
+                Some(Applied::Repeated) => {}
                 // Whoever delivers it will find that it is a dead letter.
-                Applied::Unreadable(_) => {
+                None | Some(Applied::Unreadable(_)) => {
                     self.skipped.insert(stream());
                 }
-                Applied::TooEarly { .. } if self.skipped.contains(&stream()) => {}
-                Applied::TooEarly { expected } => {
+                Some(Applied::TooEarly { .. }) if self.skipped.contains(&stream()) => {}
+                Some(Applied::TooEarly { expected }) => {
                     let (stream, source_name) = stream();
                     let came = event.sequence.unwrap_or_default();
                     return Err(RebuildError::Gap { source_name, stream, expected, came });
@@ -297,4 +338,8 @@ impl Filling<'_> {
         touched.remember(&mut self.recent);
         Ok(())
     }
+}
+
+fn understands(event: &Incoming) -> bool {
+    name_and_version(&event.event_type).is_some_and(|(name, version)| understood(name) == Some(version))
 }

@@ -173,6 +173,20 @@ impl Database {
         self.0.fetch(sql.into(), values.into()).await
     }
 
+    /// Like [`fetch`](Self::fetch), for a question that takes as long as it takes.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    pub async fn fetch_at_leisure(
+        &self,
+        sql: impl Into<String>,
+        values: impl Into<Vec<Value>>,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        let mut read = self.write_soon().await?;
+        read.claim(&[]).await?;
+        read.fetch(sql, values).await
+    }
+
     /// Begins a transaction that writes.
     ///
     /// # Errors

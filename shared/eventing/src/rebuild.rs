@@ -3,10 +3,11 @@
 //! that was there and has lost its store.
 //!
 //! 1. [`history`]: every event of its own topic becomes a row again.
-//! 2. [`memory`]: the events it has heard and that had an effect are those that its own events name as their cause, and
+//! 2. [`letters`]: its dead letters come back from their topic.
+//! 3. [`memory`]: the events it has heard and that had an effect are those that its own events name as their cause, and
 //!    those that changed what it keeps beside them ([`Replay::heard`]). Where an event had no effect there was nothing
 //!    to remember, and it has none if it is told again.
-//! 3. What follows from its own streams ([`Replay::own_stream`]) is folded again.
+//! 4. What follows from its own streams ([`Replay::own_stream`]) is folded again.
 //!
 //! Nothing is decided again, nobody outside is asked, and no group's position changes: the service goes on where its
 //! group was. [`proof`] compares what came out with the store that was there.
@@ -22,10 +23,14 @@ use crate::{
 };
 
 mod history;
+pub mod letters;
 mod memory;
 pub mod proof;
 
 pub use proof::{Proof, Table};
+
+/// Statements that share a transaction.
+const STATEMENTS: usize = 1_000;
 
 /// What only the service itself knows of its store: implemented beside its reactions, and made of the same parts.
 pub trait Replay: Send + Sync + 'static {
@@ -169,7 +174,8 @@ pub async fn rebuild(
     }
     let mut figures = Figures::default();
     history::restore(replay.who(), log, own, database, progress, &mut figures).await?;
-    memory::restore(replay, log, hears, database, progress, &mut figures).await?;
+    let without_effect = letters::restore(replay.who().name, &**log, database).await?;
+    memory::restore(replay, log, hears, without_effect, database, progress, &mut figures).await?;
     fold_own_streams(replay, database, progress, figures.events).await?;
     figures.seconds = started.elapsed().as_secs_f64();
     Ok(figures)
@@ -187,16 +193,26 @@ async fn fold_own_streams(
     }
     progress.begin("folding its own streams", events);
     let mut streams = event_sourcing::restore::Streams::of(database);
-    let mut write = database.write().await?;
+    let mut pending = Vec::new();
     while let Some(stream) = streams.next().await? {
         let id = &stream[0].stream_id;
-        let statements = replay
-            .own_stream(id, &stream)
-            .map_err(|failure| RebuildError::Unreadable { stream: id.clone(), reason: failure.to_string() })?;
-        for Statement { sql, values } in statements {
-            write.execute(sql, values).await?;
+        pending.extend(
+            replay
+                .own_stream(id, &stream)
+                .map_err(|failure| RebuildError::Unreadable { stream: id.clone(), reason: failure.to_string() })?,
+        );
+        if pending.len() >= STATEMENTS {
+            keep(database, std::mem::take(&mut pending)).await?;
         }
         progress.advance(stream.len() as u64);
+    }
+    keep(database, pending).await
+}
+
+async fn keep(database: &Database, statements: Vec<Statement>) -> Result<(), RebuildError> {
+    let mut write = database.write().await?;
+    for Statement { sql, values } in statements {
+        write.execute(sql, values).await?;
     }
     Ok(write.commit().await?)
 }

@@ -3,34 +3,53 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
 
-use std::{io::Write, sync::Arc};
+use std::{
+    io::Write,
+    sync::{Arc, LazyLock},
+};
 
 use event_sourcing::{Database, MIGRATIONS, Recorded, Statement, Value};
 use eventing::{
-    Failure, Identity, Incoming,
+    Failure, Identity, Incoming, Origin,
+    dead_letters::{self, DeadLetter, State},
     log::{EmbeddedLog, EventLog, Record},
     published,
     rebuild::{self, Figures, RebuildError, Replay, Table, proof},
     to_record,
 };
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{
+    AssertSqlSafe, Connection, SqlStr,
+    migrate::{Migration, MigrationType, Migrator},
+};
 
 const WHO: Identity = Identity { name: "counter", source: "/counter", topic: "counts" };
 const OTHERS: &str = "/tests";
 
-/// A service that counts what it is told, and keeps what it has heard of others' names in its dead letters' table, which
-/// is the only one at hand here.
+static MIGRATIONS_OF_ITS_OWN: LazyLock<Migrator> = LazyLock::new(|| {
+    let table =
+        "CREATE TABLE kept (source TEXT NOT NULL, id TEXT NOT NULL, subject TEXT NOT NULL, PRIMARY KEY (source, id))";
+    Migrator::with_migrations(vec![migration(100, table)])
+});
+
+fn migration(version: i64, sql: &'static str) -> Migration {
+    Migration::new(version, "a test's".into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+}
+
+/// A service that counts what it is told, and keeps how much that was, and what it has heard of names.
 struct Counting;
 
 impl Replay for Counting {
     fn who(&self) -> Identity {
         WHO
     }
+    fn migrations(&self) -> Vec<&'static Migrator> {
+        vec![&MIGRATIONS_OF_ITS_OWN]
+    }
     fn understands(&self, name: &str) -> Option<&'static str> {
         ["test.add", "test.named"].contains(&name).then_some("v1")
     }
     fn projections(&self) -> &'static [Table] {
-        &[Table { name: "dead_letters", key: &["source", "id"], columns: &["subject"] }]
+        &[Table { name: "kept", key: &["source", "id"], columns: &["subject"] }]
     }
     fn keeps_of_own(&self) -> bool {
         true
@@ -51,8 +70,7 @@ impl Replay for Counting {
 }
 
 fn kept(source: &str, id: &str, subject: &str) -> Statement {
-    let sql = "INSERT INTO dead_letters (source, id, subject, reason, attempts, parked_behind, position, event) \
-               VALUES ($1, $2, $3, '', 0, '', 0, '')";
+    let sql = "INSERT INTO kept (source, id, subject) VALUES ($1, $2, $3)";
     Statement::new(sql, [source.into(), id.into(), subject.into()])
 }
 
@@ -176,12 +194,63 @@ async fn events_memory_and_what_is_kept_beside_them_come_back() {
             ["command", "random", "0", "1", "c d"],
         ];
         assert_eq!(memory, expected.map(|row| row.map(ToOwned::to_owned).to_vec()));
-        let beside = rows(&database, "SELECT source, id, subject FROM dead_letters", 3).await;
+        let beside = rows(&database, "SELECT source, id, subject FROM kept", 3).await;
         let expected =
             [["heard", "4", r#"{"a":1}"#], ["own", "a", "3"], ["own", "b", "2"], ["own", "c", "1"], ["own", "d", "1"]];
         assert_eq!(beside, expected.map(|row| row.map(ToOwned::to_owned).to_vec()));
         let error = rebuild::open_empty(&Counting, url).await.unwrap_err().to_string();
         assert!(error.contains("isn't empty") && error.contains("events"), "{error}");
+    }
+}
+
+/// Puts a letter on its topic, as the service has known it at this second.
+async fn tell_of_letter(it: &Setup, of: &Recorded, state: State, second: u64) {
+    let event = published(OTHERS, of).unwrap();
+    let letter = DeadLetter::failed(event, Origin::default(), "it does not read", 2);
+    let time = format!("2026-11-25T09:00:{second:02}.000000Z");
+    let letter = DeadLetter { state, time, position: 7, ..letter };
+    let topic = dead_letters::topic(WHO.name);
+    it.log.create_topics(&[&topic]).await.unwrap();
+    it.log.append(&topic, vec![letter.record(WHO.name).unwrap()]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_come_back_as_they_were_last_and_have_no_effect() {
+    let it = setup(1).await;
+    let named = |id: &str| told(id, "named", r#"{"a":1}"#);
+    it.append(OTHERS, ["failed", "parked", "discarded", "redelivered", "healthy"].map(named)).await;
+    it.append(WHO.source, [event("a", 1, "redelivered")]).await;
+    let told = [
+        ("failed", State::Failed, 1),
+        ("parked", State::Parked, 3),
+        ("parked", State::Redelivered, 2),
+        ("discarded", State::Failed, 1),
+        ("discarded", State::Discarded, 2),
+        ("redelivered", State::Redelivered, 2),
+        ("redelivered", State::Failed, 1),
+    ];
+    for (id, state, second) in told {
+        tell_of_letter(&it, &named(id), state, second).await;
+        // As from a publisher that died before it knew that the log had it.
+        tell_of_letter(&it, &named(id), state, second).await;
+    }
+    for url in &it.urls {
+        let (database, _) = it.rebuild(url).await.unwrap();
+        let letters =
+            "SELECT source, id, subject, state, reason, attempts, time, position, published FROM dead_letters";
+        let row = |id: &str, state: &str, second: u64| {
+            let time = format!("2026-11-25T09:00:{second:02}.000000Z");
+            [OTHERS, id, id, state, "it does not read", "2", &time, "7", "1"].map(ToOwned::to_owned).to_vec()
+        };
+        assert_eq!(rows(&database, letters, 9).await, [row("failed", "failed", 1), row("parked", "parked", 3)]);
+        let whole = rows(&database, "SELECT event FROM dead_letters WHERE id = 'failed'", 1).await;
+        let whole: serde_json::Value = serde_json::from_str(&whole[0][0]).unwrap();
+        assert_eq!((&whole["id"], whole.get("deadletterstate")), (&"failed".into(), None));
+        let memory = rows(&database, "SELECT source, id, stream_id FROM inbox", 3).await;
+        let expected = [[OTHERS, "discarded", ""], [OTHERS, "healthy", ""], [OTHERS, "redelivered", "a"]];
+        assert_eq!(memory, expected.map(|row| row.map(ToOwned::to_owned).to_vec()));
+        let kept = rows(&database, "SELECT id FROM kept WHERE source = 'heard'", 1).await;
+        assert_eq!(kept, [["healthy"], ["redelivered"]]);
     }
 }
 
@@ -200,7 +269,7 @@ async fn more_events_than_a_batch_or_the_memory_of_streams_holds_come_back_in_bo
     for url in &it.urls {
         let (database, figures) = it.rebuild(url).await.unwrap();
         assert_eq!((figures.events, figures.repeats, figures.commands), (2 * streams + 10, 10, 2 * streams + 1));
-        assert_eq!(rows(&database, "SELECT id FROM dead_letters WHERE source = 'own'", 1).await.len() as u64, streams);
+        assert_eq!(rows(&database, "SELECT id FROM kept WHERE source = 'own'", 1).await.len() as u64, streams);
         assert_eq!(rows(&database, "SELECT stream_id FROM inbox WHERE id = 'last'", 1).await[0][0].len(), 79);
     }
 }
@@ -261,7 +330,7 @@ const PLANTED: [(&str, &str, [u64; 6]); 11] = [
     ("UPDATE inbox SET done = 0 WHERE id = '1'", "inbox", [1, 1, 0, 0, 1, 0]),
     ("UPDATE inbox SET attempts = 4", "inbox", [2, 2, 0, 0, 0, 0]),
     ("DELETE FROM inbox WHERE source = 'command'", "inbox", [1, 1, 0, 0, 0, 0]),
-    ("UPDATE dead_letters SET subject = '3' WHERE id = 'a'", "dead_letters", [2, 1, 1, 0, 0, 0]),
+    ("UPDATE kept SET subject = '3' WHERE id = 'a'", "kept", [2, 1, 1, 0, 0, 0]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,11 +341,11 @@ async fn a_proof_finds_every_difference_and_only_those_that_count() {
     for urls in it.urls.chunks(2) {
         let (old, _) = it.rebuild(&urls[0]).await.unwrap();
         let (new, _) = it.rebuild(&urls[1]).await.unwrap();
-        assert!(proof::compare(&Counting, &old, &new, &()).await.unwrap().holds());
+        assert!(proof::compare(Counting.projections(), &old, &new, &()).await.unwrap().holds());
         for (sql, table, [rows, equal, differing, missing, extra, unpublished]) in PLANTED {
             let saved = save(&old).await;
             change(&old, sql).await;
-            let proof = proof::compare(&Counting, &old, &new, &()).await.unwrap();
+            let proof = proof::compare(Counting.projections(), &old, &new, &()).await.unwrap();
             let found = proof.tables.iter().find(|it| it.table == table).unwrap();
             let counts = [found.rows, found.equal, found.differing, found.missing, found.extra, found.unpublished];
             assert_eq!(counts, [rows, equal, differing, missing, extra, unpublished], "{sql}: {proof}");
@@ -284,7 +353,7 @@ async fn a_proof_finds_every_difference_and_only_those_that_count() {
             assert_eq!(proof.differences.len() as u64, differing + missing + extra, "{sql}: {proof}");
             restore(&old, saved).await;
         }
-        assert!(proof::compare(&Counting, &old, &new, &()).await.unwrap().holds());
+        assert!(proof::compare(Counting.projections(), &old, &new, &()).await.unwrap().holds());
     }
 }
 
@@ -294,7 +363,7 @@ const SAVED: [(&str, usize); 3] = [
         11,
     ),
     ("inbox (source, id, attempts, done, stream_id)", 5),
-    ("dead_letters (source, id, subject, reason, attempts, parked_behind, position, event)", 8),
+    ("kept (source, id, subject)", 3),
 ];
 
 async fn save(database: &Database) -> Vec<Vec<Vec<Value>>> {
@@ -331,15 +400,7 @@ async fn what_others_keep_in_the_same_database_is_left_alone() {
     let it = setup(1).await;
     it.append(WHO.source, [event("a", 1, "1")]).await;
     for url in &it.urls {
-        let mut theirs = sqlx::migrate::Migrator::DEFAULT;
-        theirs.migrations = vec![sqlx::migrate::Migration::new(
-            900,
-            "theirs".into(),
-            sqlx::migrate::MigrationType::Simple,
-            sqlx::SqlStr::from_static("CREATE TABLE theirs (id TEXT)"),
-            false,
-        )]
-        .into();
+        let theirs = Migrator::with_migrations(vec![migration(900, "CREATE TABLE theirs (id TEXT)")]);
         Database::open(url, &[&theirs]).await.unwrap().close().await;
         let (database, _) = it.rebuild(url).await.unwrap();
         assert!(rows(&database, "SELECT id FROM theirs", 1).await.is_empty());

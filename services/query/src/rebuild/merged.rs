@@ -96,11 +96,9 @@ impl Source {
     }
 }
 
-/// The event, if it concerns a view. What can't be read is a dead letter for the live view, too.
+/// The event, if it concerns a view, in whatever version. What is no event is a dead letter of no stream.
 fn read(record: &Record) -> Option<Incoming> {
-    let concerns = |event_type: &str| {
-        name_and_version(event_type).is_some_and(|(name, version)| Kind::of(name).is_some() && version == "v1")
-    };
+    let concerns = |event_type: &str| name_and_version(event_type).is_some_and(|(name, _)| Kind::of(name).is_some());
     match heading(record) {
         Some([_, _, event_type]) if !concerns(event_type) => None,
         _ => Incoming::read(from_record(record).ok()?).ok().filter(|event| concerns(&event.event_type)),

@@ -40,7 +40,7 @@ pub(super) async fn restore(
     }
     history.flush().await?;
     database.filled("events").await?;
-    let rows = database.fetch("SELECT COUNT(*) FROM events", []).await?;
+    let rows = database.fetch_at_leisure("SELECT COUNT(*) FROM events", []).await?;
     let stored = rows.first().ok_or(sqlx::Error::RowNotFound)?.int(0)?;
     if u64::try_from(stored).ok() == Some(figures.events) { Ok(()) } else { Err(RebuildError::NotAlone) }
 }

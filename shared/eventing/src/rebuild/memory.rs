@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use event_sourcing::{Database, Statement, Value, restore};
 
-use super::{Figures, Progress, RebuildError, Replay};
+use super::{Figures, Progress, RebuildError, Replay, letters::WithoutEffect};
 use crate::{
     Incoming, from_record, heading,
     log::{EventLog, Record, Scan, Stretch},
@@ -23,11 +23,13 @@ const PREPARE: [&str; 2] = [
 const CLEAR_UP: [&str; 2] = ["DROP INDEX rebuild_causes", "DROP TABLE rebuild_heard"];
 const INBOX: &str = "inbox (source, id, attempts, done, stream_id)";
 
-/// Fills the inbox: with the events of the topics `hears` that have had an effect, and with commands.
+/// Fills the inbox: with the events of the topics `hears` that have had an effect, and with commands. Those that are
+/// `without_effect` have changed nothing that is kept beside the events, either.
 pub(super) async fn restore(
     replay: &dyn Replay,
     log: &Arc<dyn EventLog>,
     hears: &[String],
+    without_effect: WithoutEffect,
     database: &Database,
     progress: &dyn Progress,
     figures: &mut Figures,
@@ -36,7 +38,7 @@ pub(super) async fn restore(
     database.filled("events").await?;
     let heard = Stretch::all(&**log, hears).await?;
     progress.begin("reading what it has heard", heard.iter().map(Stretch::records).sum());
-    let mut memory = Memory { database, pending: Vec::new(), figures };
+    let mut memory = Memory { database, without_effect, pending: Vec::new(), figures };
     let mut scan = Scan::of(log.clone(), heard);
     while let Some(batch) = scan.next().await? {
         let records = batch.records.len() as u64;
@@ -99,6 +101,7 @@ impl Told {
 }
 
 struct Memory<'a> {
+    without_effect: WithoutEffect,
     database: &'a Database,
     pending: Vec<Told>,
     figures: &'a mut Figures,
@@ -111,7 +114,8 @@ impl Memory<'_> {
         let effects = restore::effects(self.database, ids.into_iter().map(ToOwned::to_owned).collect()).await?;
         let mut rows: BTreeSet<[Value; 5]> = BTreeSet::new();
         let mut write = self.database.write_soon().await?;
-        for event in told.into_iter().filter(|event| event.understood) {
+        let counts = |it: &Told| it.understood && !self.without_effect.contains(&[it.source.clone(), it.id.clone()]);
+        for event in told.into_iter().filter(counts) {
             let streams = effects.get(&event.id);
             if streams.is_none() && event.keeps.is_empty() {
                 continue;
@@ -144,7 +148,7 @@ async fn remember_commands(database: &Database, figures: &mut Figures) -> Result
     let (mut after, mut command) = ((String::new(), String::new()), Command::default());
     loop {
         let values = [after.0.as_str().into(), after.1.as_str().into(), Value::Int(AT_ONCE as i64)];
-        let rows = database.fetch(sql, values).await?;
+        let rows = database.fetch_at_leisure(sql, values).await?;
         let mut done = Vec::new();
         for row in &rows {
             after = (row.text(0)?, row.text(1)?);

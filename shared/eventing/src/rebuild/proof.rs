@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use event_sourcing::{Database, Row, Value, pieces, placeholders};
 
-use super::{Progress, RebuildError, Replay};
+use super::{Progress, RebuildError};
 
 /// Rows that are compared at a time.
 const PAGE: i64 = 1_000;
@@ -30,6 +30,13 @@ const EVENTS: Table = Table {
 };
 /// How often an event was tried says nothing any more once it is done.
 const INBOX: Table = Table { name: "inbox", key: &["source", "id"], columns: &["stream_id"] };
+const LETTERS: Table = Table {
+    name: "dead_letters",
+    key: &["source", "id"],
+    columns: &["subject", "state", "reason", "attempts", "time", "position", "origin", "event"],
+};
+/// Every row counts.
+const ALL: &str = "1 = 1";
 
 /// What became of the comparison of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,51 +122,30 @@ impl std::fmt::Display for Proof {
     }
 }
 
-/// Compares the store that was there with the one that was made from the log. Neither is changed.
+/// Compares the store that was there with the one that was made from the log: their events, memory, open dead letters
+/// and these `projections`. Neither is changed.
 ///
 /// # Errors
 /// If one of them doesn't answer.
 pub async fn compare(
-    replay: &dyn Replay,
+    projections: &[Table],
     old: &Database,
     new: &Database,
     progress: &dyn Progress,
 ) -> Result<Proof, RebuildError> {
     let mut proof = Proof::default();
-    let unpublished = |condition: &str| format!("SELECT 1 FROM events WHERE published = 0 AND {condition} LIMIT 1");
-    let comparison = |table, filter, condition: &str, places| Comparison {
-        table,
-        filter,
-        unpublished: unpublished(condition),
-        places,
-        old,
-        new,
-    };
-    let own = comparison(EVENTS, "1 = 1", "stream_id = $1 AND version = $2", &[0, 1][..]);
-    own.run(&mut proof, progress).await?;
-    comparison(INBOX, "done = 1", "causation_id = $1", &[1]).run(&mut proof, progress).await?;
-    for table in replay.projections() {
-        comparison(*table, "1 = 1", "stream_id = $1", &[0]).run(&mut proof, progress).await?;
-    }
-    Ok(proof)
-}
-
-/// Compares these tables of two stores, which follow from what is on the log. Neither is changed.
-///
-/// # Errors
-/// If one of them doesn't answer.
-pub async fn compare_tables(
-    tables: &[Table],
-    old: &Database,
-    new: &Database,
-    progress: &dyn Progress,
-) -> Result<Proof, RebuildError> {
-    let mut proof = Proof::default();
-    let unpublished = "SELECT 1 WHERE 1 = 0".to_owned();
-    for table in tables {
-        let unpublished = unpublished.clone();
-        let it = Comparison { table: *table, filter: "1 = 1", unpublished, places: &[], old, new };
-        it.run(&mut proof, progress).await?;
+    let unpublished =
+        |table: &str, condition: &str| format!("SELECT 1 FROM {table} WHERE published = 0 AND {condition}");
+    let comparison = |table, filter, unpublished, places| Comparison { table, filter, unpublished, places, old, new };
+    let own = unpublished("events", "stream_id = $1 AND version = $2 LIMIT 1");
+    comparison(EVENTS, ALL, own, &[0, 1][..]).run(&mut proof, progress).await?;
+    let effect = unpublished("events", "causation_id = $1 LIMIT 1");
+    comparison(INBOX, "done = 1", effect, &[1]).run(&mut proof, progress).await?;
+    let letter = unpublished("dead_letters", "source = $1 AND id = $2");
+    comparison(LETTERS, "state IN ('failed', 'parked')", letter, &[0, 1]).run(&mut proof, progress).await?;
+    for table in projections {
+        let stream = unpublished("events", "stream_id = $1 LIMIT 1");
+        comparison(*table, ALL, stream, &[0]).run(&mut proof, progress).await?;
     }
     Ok(proof)
 }
@@ -182,7 +168,7 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     async fn run(&self, proof: &mut Proof, progress: &dyn Progress) -> Result<(), RebuildError> {
         let name = self.table.name;
-        progress.begin(&format!("comparing {name}"), self.count(self.old, "1 = 1").await?);
+        progress.begin(&format!("comparing {name}"), self.count(self.old, ALL).await?);
         let mut it = Compared::of(name);
         let (mut in_both, mut commands_in_both) = (0, 0);
         let mut after = None;
@@ -215,7 +201,7 @@ impl Comparison<'_> {
             it.more = self.count(self.new, "source = 'command'").await?.saturating_sub(commands_in_both);
         }
         // What only the new store has must be looked for only where it has more rows than were found.
-        if self.count(self.new, "1 = 1").await? != in_both + it.more {
+        if self.count(self.new, ALL).await? != in_both + it.more {
             self.extras(proof, &mut it).await?;
         }
         proof.tables.push(it);
@@ -283,7 +269,7 @@ impl Comparison<'_> {
 
     async fn count(&self, database: &Database, condition: &str) -> Result<u64, sqlx::Error> {
         let sql = format!("SELECT COUNT(*) FROM {} WHERE {} AND {condition}", self.table.name, self.filter);
-        let rows = database.fetch(sql, []).await?;
+        let rows = database.fetch_at_leisure(sql, []).await?;
         let count = rows.first().ok_or(sqlx::Error::RowNotFound)?.int(0)?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
