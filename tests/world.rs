@@ -6,7 +6,7 @@ mod process;
 use std::{
     collections::HashMap,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
@@ -92,7 +92,13 @@ pub struct World {
 impl World {
     /// Starts a Rainstorm with these settings (environment variables) for all of its processes.
     pub async fn start(way: Way, settings: &[(&str, &str)]) -> Self {
+        Self::start_after(way, settings, |_| ()).await
+    }
+
+    /// Starts a Rainstorm after `prepare` has seen to the folder where its data is going to be.
+    pub async fn start_after(way: Way, settings: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
         let mut world = Self::of(way, settings);
+        prepare(&world.data());
         if let Way::KafkaAndPostgres(_) = way {
             static ONE_AT_A_TIME: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
             world.turn_on_kafka = Some(ONE_AT_A_TIME.clone().lock_owned().await);
@@ -146,7 +152,9 @@ impl World {
         self.start_processes().await;
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where an embedded Rainstorm keeps its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
@@ -229,29 +237,34 @@ impl World {
         folder
     }
 
-    fn process(&mut self, name: &str) -> &mut Process {
+    fn process(&self, name: &str) -> &Process {
+        let found = self.processes.iter().find(|process| process.name() == name);
+        found.unwrap_or_else(|| panic!("there is no process {name}"))
+    }
+
+    fn process_mut(&mut self, name: &str) -> &mut Process {
         let found = self.processes.iter_mut().find(|process| process.name() == name);
         found.unwrap_or_else(|| panic!("there is no process {name}"))
     }
 
     /// Kills one process with SIGKILL: a service by its name, or `bridge`.
     pub async fn kill_one(&mut self, name: &str) {
-        self.process(name).kill().await;
+        self.process_mut(name).kill().await;
     }
 
     /// Sends one process a signal.
-    pub fn signal(&mut self, name: &str, signal: Signal) {
+    pub fn signal(&self, name: &str, signal: Signal) {
         self.process(name).signal(signal);
     }
 
     /// The exit status of a process that ends by itself.
     pub async fn ended(&mut self, name: &str) -> Option<i32> {
-        self.process(name).ended().await
+        self.process_mut(name).ended().await
     }
 
     /// Starts a process that has ended again, with these settings besides those it had at first.
     pub async fn start_again(&mut self, name: &str, settings: &[(&str, &str)]) {
-        self.process(name).start_again(settings).await;
+        self.process_mut(name).start_again(settings).await;
     }
 
     /// A service's own database on PostgreSQL, or the payment [`PROVIDER`]'s.
@@ -318,7 +331,7 @@ impl World {
     /// The ids of its processes.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
-        self.processes.iter().filter_map(|process| process.child.id()).collect()
+        self.processes.iter().filter_map(|process| process.id()).collect()
     }
 
     /// In which way it runs.

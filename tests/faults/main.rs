@@ -10,10 +10,16 @@
 //!
 //! `RAINSTORM_FAULTS` is `short` (the default), `full`, or `off`.
 
+mod bridges;
+mod clocks;
+mod frozen;
 mod ground;
 mod kills;
+mod money;
 mod proof;
+mod records;
 mod report;
+mod room;
 mod servers;
 
 use std::{pin::Pin, process::ExitCode, time::Duration};
@@ -41,6 +47,24 @@ fn main() -> ExitCode {
                everything_is_killed_at_once
                kafka_is_killed
                postgres_is_killed;
+        bridges: two_bridges_come_and_go
+                 events_come_singly_to_services_that_are_killed
+                 everybody_is_told_to_stop_in_turn
+                 two_storms_at_once;
+        frozen: a_frozen_bridge_wakes_when_another_has_its_partitions
+                a_frozen_service_wakes
+                a_frozen_service_wakes_beside_its_twin
+                a_kitchen_slowed_to_a_tenth_holds_nobody_up
+                a_service_that_slept_through_the_storm_catches_up
+                a_query_service_that_slept_through_the_storm_catches_up;
+        money: the_payment_provider_is_down
+               the_payment_provider_is_slow
+               the_payment_providers_answers_are_lost;
+        records: records_that_nobody_can_handle_hurt_nobody
+                 everything_is_told_twice;
+        room: postgres_has_no_connection_left
+              the_disk_is_full;
+        clocks: clocks_are_an_hour_apart;
     };
     let size = match std::env::var("RAINSTORM_FAULTS").as_deref() {
         Ok("off") => return ExitCode::SUCCESS,

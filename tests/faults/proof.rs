@@ -1,9 +1,12 @@
 //! What must hold after every fault, looked at from outside: in the views, on the log, in the stores and in the
 //! payment provider's books.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use end_to_end::{PATIENCE, PROVIDER, SERVICES, World};
+use end_to_end::{PATIENCE, PROVIDER, SERVICES, Way, World, until};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -11,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Returns when nobody has anything left to do: no group is behind, no event unpublished, none begun and not finished,
-/// nothing owed.
+/// nothing owed. (Embedded, the audit looks into the stores.)
 pub async fn nothing_is_stuck(world: &World) {
     let since = Instant::now();
     loop {
@@ -30,13 +33,14 @@ pub async fn nothing_is_stuck(world: &World) {
 /// What the stores still have to do: `kitchen has 3 unpublished events` …
 async fn to_do(world: &World) -> Vec<String> {
     let mut left = Vec::new();
-    for service in SERVICES {
+    let services: &[&str] = if matches!(world.way(), Way::Embedded(_)) { &[] } else { &SERVICES };
+    for service in services {
         let mut questions = vec![
             ("unpublished events", "SELECT COUNT(*) FROM events WHERE published = 0"),
             ("events begun and not finished", "SELECT COUNT(*) FROM inbox WHERE done = 0"),
             ("dead letters that are not on the log", "SELECT COUNT(*) FROM dead_letters WHERE published = 0"),
         ];
-        if service == "payment" {
+        if *service == "payment" {
             questions.push(("payments owed", "SELECT COUNT(*) FROM owed"));
         }
         for (what, sql) in questions {
@@ -49,12 +53,16 @@ async fn to_do(world: &World) -> Vec<String> {
     left
 }
 
-/// Which groups are behind: `kitchen is behind by 12` …
+/// Which groups have not yet heard of everything: `kitchen is behind by 12` …
 async fn lags(world: &World) -> Vec<String> {
-    let brokers = std::env::var("KAFKA_BROKERS").expect("the scenarios run on Kafka");
     let sources = world.sources();
-    let settings = [("KAFKA_BROKERS", brokers.as_str()), ("SOURCES", sources.to_str().expect("UTF-8"))];
-    let (status, said) = World::run("rainstorm", &["lag"], &settings).await;
+    let (status, said) = match world.way() {
+        Way::Embedded(_) => world.rainstorm_on_its_data(&["lag"]).await,
+        _ => {
+            let settings = [("KAFKA_BROKERS", &*brokers()), ("SOURCES", sources.to_str().expect("UTF-8"))];
+            World::run("rainstorm", &["lag"], &settings).await
+        }
+    };
     let total = |line: &str| {
         let (service, rest) = line.split_once(' ')?;
         let lag = rest.trim_start().strip_prefix("(all)")?.trim().parse::<u64>().ok()?;
@@ -68,22 +76,54 @@ async fn lags(world: &World) -> Vec<String> {
     behind.map(|(service, lag)| format!("{service} is behind by {lag}")).collect()
 }
 
-/// Proves, once nothing is stuck, that `accepted` orders have ended, that the money is where it belongs, and that
-/// nothing was given up. Returns the orders as the query service lists them.
-pub async fn nothing_was_lost(world: &World, accepted: usize) -> Vec<Value> {
-    let orders = orders(world).await;
-    assert!(orders.len() >= accepted, "{accepted} orders were accepted, {} are known", orders.len());
-    let under_way = |order: &&Value| !["completed", "cancelled"].contains(&order["status"].as_str().unwrap_or(""));
-    let unfinished: Vec<_> = orders.iter().filter(under_way).collect();
-    assert!(unfinished.is_empty(), "{unfinished:#?}");
+/// Proves, once nothing is stuck, with `rainstorm audit` and from the views: the orders in the files of the folder
+/// `accepted` have ended, and every promise was kept. Returns the orders as the query service lists them.
+pub async fn nothing_was_lost(world: &World, accepted: &Path) -> Vec<Value> {
+    let mut ids = String::new();
+    for file in std::fs::read_dir(accepted).expect("a folder") {
+        ids += &std::fs::read_to_string(file.expect("a file").path()).expect("ids");
+    }
+    let all = accepted.join("all");
+    std::fs::write(&all, &ids).expect("it can be written");
+    let arguments = ["audit", "--accepted", all.to_str().expect("UTF-8")];
+    let (status, said) = match world.way() {
+        Way::Embedded(_) => world.rainstorm_on_its_data(&arguments).await,
+        _ => {
+            let (stores, provider) = (world.database_url("{service}"), world.database_url(PROVIDER));
+            let stores = [("DATABASE_URL", stores.as_str()), ("PROVIDER_DATABASE_URL", &provider)];
+            World::run("rainstorm", &arguments, &[&stores[..], &[("KAFKA_BROKERS", &brokers())]].concat()).await
+        }
+    };
+    assert_eq!(status, Some(0), "{said}");
 
-    // Captured less refunded, by the provider's own books, is what was eaten.
-    let completed = orders.iter().filter(|order| order["status"] == "completed");
-    let eaten: i64 = completed.map(|order| order["total"]["amount"].as_i64().expect("a total")).sum();
-    let kept = "SELECT COALESCE(SUM(CASE outcome WHEN 'paid' THEN amount WHEN 'refunded' THEN -amount ELSE 0 END), 0)\
-                ::bigint FROM provider_ledger";
-    assert_eq!(number(world, PROVIDER, kept).await, eaten, "what the provider took and kept is not what was eaten");
+    let orders = orders(world).await;
+    for id in ids.lines() {
+        let order = orders.iter().find(|order| order["order_id"] == id);
+        let ended = order.is_some_and(|order| order["ended_at"].is_string());
+        assert!(ended, "order {id} was accepted, and has not ended: {order:#?}");
+    }
     orders
+}
+
+/// Returns when every order that the order service has placed has reached the payment service.
+pub async fn every_order_is_paid(world: &World) {
+    let placed = "SELECT COUNT(*) FROM events WHERE type = 'dev.rainstorm.order.placed.v1'";
+    let asked = "SELECT COUNT(DISTINCT stream_id) FROM events";
+    until("every order to be paid or declined", || async {
+        (number(world, "payment", asked).await == number(world, "order", placed).await).then_some(())
+    })
+    .await;
+}
+
+/// Returns when the order service has ended every order that it has placed.
+pub async fn every_order_has_ended(world: &World) {
+    let placed = "SELECT COUNT(*) FROM events WHERE type = 'dev.rainstorm.order.placed.v1'";
+    let ended = "SELECT COUNT(*) FROM events \
+                 WHERE type IN ('dev.rainstorm.order.completed.v1', 'dev.rainstorm.order.cancelled.v1')";
+    until("every order to end", || async {
+        (number(world, "order", placed).await == number(world, "order", ended).await).then_some(())
+    })
+    .await;
 }
 
 /// Proves that no service has given anything up.
@@ -92,6 +132,10 @@ pub async fn nothing_was_given_up(world: &World) {
         let letters = number(world, service, "SELECT COUNT(*) FROM dead_letters").await;
         assert_eq!(letters, 0, "{service} has dead letters");
     }
+}
+
+fn brokers() -> String {
+    std::env::var("KAFKA_BROKERS").expect("asked for by is_possible")
 }
 
 async fn orders(world: &World) -> Vec<Value> {

@@ -100,6 +100,11 @@ impl Process {
         &self.plan.name
     }
 
+    /// Its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Ends it with SIGKILL, and returns when it is gone.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("it can be killed");
@@ -107,7 +112,7 @@ impl Process {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let pid = self.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
         kill_process(pid.expect("it runs"), signal).expect("it can be signalled");
     }
 
