@@ -351,7 +351,7 @@ impl SimulatedMember {
         if world.breaks(Sabotage::CommitOffsetsFirst) {
             group.committed.insert(partition.clone(), held.position + i64::try_from(batch.len()).ok()?);
         }
-        Some(Batch { partition, records: batch })
+        Some(Batch { partition, records: batch, ticket: 0 })
     }
 
     /// The partition, if this batch of it is still in this member's hands.
