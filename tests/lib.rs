@@ -9,7 +9,7 @@ mod world;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-pub use world::{Way, World};
+pub use world::{PROVIDER, SERVICES, Signal, Way, World, kafka_client};
 
 /// How long anything may take before a scenario gives up. It waits for conditions, so this is only reached by a bug.
 pub const PATIENCE: Duration = Duration::from_secs(90);

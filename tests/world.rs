@@ -1,32 +1,36 @@
 //! Starts the processes of a Rainstorm, speaks to them, and ends them.
 
+mod kafka;
+mod process;
+
 use std::{
     collections::HashMap,
     io::Write,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::{
-        Arc, LazyLock, Mutex,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
 use serde_json::Value;
 use sqlx::Connection;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard},
+    process::Command,
+    sync::{Mutex, OwnedMutexGuard},
 };
+
+pub use kafka::client as kafka_client;
+pub use process::Signal;
+use process::{Plan, Process, free_port, programs};
 
 use crate::PATIENCE;
 
-const SERVICES: [&str; 5] = ["order", "payment", "kitchen", "delivery", "query"];
+/// The services, by name.
+pub const SERVICES: [&str; 5] = ["order", "payment", "kitchen", "delivery", "query"];
+
+/// The payment provider, which has a database of its own where there are databases.
+pub const PROVIDER: &str = "provider";
 
 /// In which way a Rainstorm runs, and how many instances of every service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,20 +91,20 @@ pub struct World {
     turn_on_kafka: Option<OwnedMutexGuard<()>>,
 }
 
-struct Process {
-    child: Child,
-    port: u16,
-    said: Arc<Mutex<Vec<String>>>,
-}
-
 impl World {
     /// Starts a Rainstorm with these settings (environment variables) for all of its processes.
     pub async fn start(way: Way, settings: &[(&str, &str)]) -> Self {
+        Self::start_after(way, settings, |_| ()).await
+    }
+
+    /// Starts a Rainstorm after `prepare` has seen to the folder where its data is going to be.
+    pub async fn start_after(way: Way, settings: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
         let mut world = Self::of(way, settings);
+        prepare(&world.data());
         if let Way::KafkaAndPostgres(_) = way {
-            static ONE_AT_A_TIME: LazyLock<Arc<AsyncMutex<()>>> = LazyLock::new(Arc::default);
+            static ONE_AT_A_TIME: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
             world.turn_on_kafka = Some(ONE_AT_A_TIME.clone().lock_owned().await);
-            Self::empty_kafka().await;
+            kafka::empty().await;
             world.create_databases().await;
         }
         world.start_processes().await;
@@ -134,7 +138,7 @@ impl World {
     /// Kills every process with SIGKILL.
     pub async fn kill(&mut self) {
         for process in &mut self.processes {
-            process.child.kill().await.expect("it can be killed");
+            process.kill().await;
         }
     }
 
@@ -190,9 +194,9 @@ impl World {
     }
 
     async fn start_demo(&mut self, arguments: &[&str]) {
-        let data = self.data();
-        let arguments = arguments.iter().map(Path::new).chain([Path::new("--data"), data.as_path()]);
-        let process = self.spawn("rainstorm", arguments, &[]).await;
+        let plan = Plan::new("demo", "rainstorm", &self.settings);
+        let plan = arguments.iter().fold(plan, |plan, argument| plan.argument(argument));
+        let process = Process::start(plan.argument("--data").argument(self.data())).await;
         let url = format!("http://127.0.0.1:{}", process.port);
         self.urls = SERVICES.iter().map(|service| ((*service).to_owned(), vec![url.clone()])).collect();
         self.processes.push(process);
@@ -213,8 +217,8 @@ impl World {
                 self.start_demo(&["demo", "--no-storm", "--no-seed", "--port", "0", "--instances", &instances]).await;
             }
             Way::KafkaAndPostgres(instances) => {
-                for _ in 0..instances {
-                    self.start_instance().await;
+                for instance in 1..=instances {
+                    self.start_instance(instance).await;
                 }
             }
             Way::Deployed => {
@@ -227,36 +231,78 @@ impl World {
         }
     }
 
-    /// One process of every service, and a bridge that knocks at their doors.
-    async fn start_instance(&mut self) {
+    /// One process of every service, and a bridge that knocks at their doors. Those of the second instance are called
+    /// `order-2` … `bridge-2`.
+    async fn start_instance(&mut self, instance: usize) {
+        let suffix = if instance == 1 { String::new() } else { format!("-{instance}") };
         let mut sinks = Vec::new();
         for service in SERVICES {
-            let url = self.database_url(service);
-            let process = self.spawn(&format!("{service}-service"), [], &[("PORT", "0"), ("DATABASE_URL", &url)]).await;
+            let plan = Plan::new(format!("{service}{suffix}"), &format!("{service}-service"), &self.settings);
+            let plan = plan.setting("PORT", free_port().to_string());
+            let plan = plan.setting("DATABASE_URL", self.database_url(service));
+            let process = Process::start(plan.setting("PROVIDER_DATABASE_URL", self.database_url(PROVIDER))).await;
             let url = format!("http://127.0.0.1:{}", process.port);
             sinks.push(format!("{service}={url}/events"));
             self.urls.entry(service.to_owned()).or_default().push(url);
             self.processes.push(process);
         }
-        let sources = self.sources();
-        let sinks = sinks.join(",");
-        let settings = [("PORT", "0"), ("SINKS", sinks.as_str()), ("SOURCES", sources.to_str().expect("UTF-8"))];
-        let bridge = self.spawn("rainstorm", [Path::new("bridge")], &settings).await;
+        self.start_bridge(&format!("bridge{suffix}"), &sinks.join(",")).await;
+    }
+
+    async fn start_bridge(&mut self, name: &str, sinks: &str) {
+        let plan = Plan::new(name, "rainstorm", &self.settings).argument("bridge").setting("SINKS", sinks);
+        let plan = plan.setting("PORT", "0").setting("SOURCES", self.sources().to_str().expect("UTF-8"));
+        let bridge = Process::start(plan).await;
         self.processes.push(bridge);
     }
 
-    /// The project's manifests, with consumer groups of this world's own: the topics are new, the groups' memory must
-    /// be, too.
+    /// Starts another bridge that knocks at the doors of the first instance.
+    pub async fn start_another_bridge(&mut self, name: &str) {
+        let sinks = SERVICES.map(|service| format!("{service}={}/events", self.urls[service][0]));
+        self.start_bridge(name, &sinks.join(",")).await;
+    }
+
+    /// The manifests that this world's bridges read, with consumer groups of its own.
     #[must_use]
     pub fn sources(&self) -> PathBuf {
         let folder = self.folder.path().join(format!("knative-{}", self.forgotten));
-        let groups = format!("{}-{}", self.name, self.forgotten);
-        let copied = folder.exists() || copy_manifests(&manifests(), &folder, &groups).is_ok();
-        assert!(copied, "the manifests can be copied");
+        if !folder.exists() {
+            kafka::manifests_with_groups_of(&format!("{}-{}", self.name, self.forgotten), &folder);
+        }
         folder
     }
 
-    /// A service's database.
+    fn process(&self, name: &str) -> &Process {
+        let found = self.processes.iter().find(|process| process.name() == name);
+        found.unwrap_or_else(|| panic!("there is no process {name}"))
+    }
+
+    fn process_mut(&mut self, name: &str) -> &mut Process {
+        let found = self.processes.iter_mut().find(|process| process.name() == name);
+        found.unwrap_or_else(|| panic!("there is no process {name}"))
+    }
+
+    /// Kills one process with SIGKILL: a service by its name, or `bridge`.
+    pub async fn kill_one(&mut self, name: &str) {
+        self.process_mut(name).kill().await;
+    }
+
+    /// Sends one process a signal.
+    pub fn signal(&self, name: &str, signal: Signal) {
+        self.process(name).signal(signal);
+    }
+
+    /// The exit status of a process that ends by itself.
+    pub async fn ended(&mut self, name: &str) -> Option<i32> {
+        self.process_mut(name).ended().await
+    }
+
+    /// Starts a process that has ended again, with these settings besides those it had at first.
+    pub async fn start_again(&mut self, name: &str, settings: &[(&str, &str)]) {
+        self.process_mut(name).start_again(settings).await;
+    }
+
+    /// A service's database, or the payment [`PROVIDER`]'s.
     #[must_use]
     pub fn database_url(&self, service: &str) -> String {
         if let Way::Embedded(_) = self.way {
@@ -269,47 +315,9 @@ impl World {
 
     async fn create_databases(&self) {
         let url = std::env::var("POSTGRES_URL").expect("asked for by is_possible");
-        for service in SERVICES {
+        for service in SERVICES.into_iter().chain([PROVIDER]) {
             Self::on_postgres(&url, &format!("CREATE DATABASE {}_{service}", self.name)).await;
         }
-    }
-
-    async fn spawn<'a>(
-        &self,
-        program: &str,
-        arguments: impl IntoIterator<Item = &'a Path>,
-        settings: &[(&str, &str)],
-    ) -> Process {
-        let mut child = Command::new(programs().await.join(program))
-            .args(arguments)
-            .envs(self.settings.iter().map(|(name, value)| (name, value)))
-            .envs(settings.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
-        let said: Arc<Mutex<Vec<String>>> = Arc::default();
-        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
-        let (port, listening) = tokio::sync::oneshot::channel();
-        let (hearing, name) = (said.clone(), program.to_owned());
-        tokio::spawn(async move {
-            let mut port = Some(port);
-            while let Ok(Some(line)) = lines.next_line().await {
-                let announced = line.strip_prefix("listening on port ").and_then(|port| port.parse::<u16>().ok());
-                match (announced, port.take()) {
-                    (Some(announced), Some(waiting)) => drop(waiting.send(announced)),
-                    (_, waiting) => {
-                        port = waiting;
-                        hearing.lock().expect("no panic holds it").push(format!("{name}: {line}"));
-                    }
-                }
-            }
-        });
-        let port = tokio::time::timeout(PATIENCE, listening).await.ok().and_then(Result::ok);
-        let port = port.unwrap_or_else(|| panic!("{program} did not start: {:?}", said.lock().expect("unpoisoned")));
-        Process { child, port, said }
     }
 
     /// Where an instance of a service answers; another one each time, where there are several.
@@ -359,25 +367,12 @@ impl World {
     /// The ids of its processes.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
-        self.processes.iter().filter_map(|process| process.child.id()).collect()
+        self.processes.iter().filter_map(|process| process.id()).collect()
     }
 
     /// Deletes every topic, and returns when they are gone.
     pub async fn empty_kafka() {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", std::env::var("KAFKA_BROKERS").expect("asked for by is_possible"));
-        let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
-        let topics = || {
-            let metadata = admin.inner().fetch_metadata(None, PATIENCE).expect("Kafka answers");
-            let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
-            names.filter(|name| !name.starts_with("__")).collect::<Vec<_>>()
-        };
-        let all = topics();
-        let names: Vec<&str> = all.iter().map(String::as_str).collect();
-        if !names.is_empty() {
-            admin.delete_topics(&names, &AdminOptions::new()).await.expect("topics can be deleted");
-            crate::until("the topics to be gone", || async { topics().is_empty().then_some(()) }).await;
-        }
+        kafka::empty().await;
     }
 
     /// Runs a statement on a PostgreSQL server.
@@ -402,45 +397,6 @@ impl World {
     /// What the processes have said, for a test that failed.
     #[must_use]
     pub fn said(&self) -> Vec<String> {
-        self.processes.iter().flat_map(|process| process.said.lock().expect("unpoisoned").clone()).collect()
+        self.processes.iter().flat_map(Process::said).collect()
     }
-}
-
-/// `knative/` of the project.
-fn manifests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../knative")
-}
-
-fn copy_manifests(from: &Path, to: &Path, name: &str) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_manifests(&entry.path(), &target, name)?;
-        } else {
-            let text = std::fs::read_to_string(entry.path())?;
-            std::fs::write(target, text.replace("consumerGroup: ", &format!("consumerGroup: {name}-")))?;
-        }
-    }
-    Ok(())
-}
-
-/// The folder with the project's programs, built from what stands in the workspace now.
-async fn programs() -> PathBuf {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    let build = async {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the workspace");
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(workspace);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let built = build.status().await;
-        assert!(built.expect("cargo runs").success(), "the programs can't be built");
-        // This test is target/debug/deps/name-hash; the programs stand two folders up from it.
-        let test = std::env::current_exe().expect("its own path");
-        test.ancestors().nth(2).expect("target/debug").to_owned()
-    };
-    BUILT.get_or_init(|| build).await.clone()
 }

@@ -10,9 +10,17 @@ if [ $# -eq 0 ]; then
   exit 2
 fi
 
+if [ "${BASH_VERSINFO[0]}" -lt 5 ] || [ "${BASH_VERSINFO[0]}.${BASH_VERSINFO[1]}" = 5.0 ]; then
+  echo "$name: this is bash $BASH_VERSION; install bash 5.1 or newer" >&2
+  exit 1
+fi
+
 work=$(mktemp -d "${TMPDIR:-/tmp}/rainstorm-$name.XXXXXX")
 log="$work/log"
+# Who wants to see the server die finds its process here.
+pid_file="$work/pid"
 server_pid=
+was_killed=
 command_pid=
 stop_signal=TERM
 
@@ -54,6 +62,25 @@ wait_until() {
   fail "the server did not answer within a minute"
 }
 
+# begin COMMAND...: starts the server, and notes which process it is.
+begin() {
+  "$@" </dev/null >>"$log" 2>&1 &
+  server_pid=$!
+  echo "$server_pid" >"$pid_file"
+}
+
+# come_back STATUS: the server has ended with it. If somebody killed it with -9, it comes back on the same port and data,
+# as it would in a cluster; once killed, until it stays, since what it left behind may be in its way.
+come_back() {
+  local status=$1
+  server_pid=
+  if [ "$status" = 137 ]; then was_killed=yes; fi
+  if [ -z "$was_killed" ]; then return; fi
+  say "the server has ended ($status); it comes back"
+  sleep 0.5
+  start_server
+}
+
 stop() {
   local status=$?
   trap - EXIT
@@ -82,10 +109,12 @@ run() {
   trap : INT
   "${hearing[@]}" "$@" <&0 &
   command_pid=$!
-  wait "$command_pid" || status=$?
-  while kill -0 "$command_pid" 2>/dev/null; do
-    status=0
-    wait "$command_pid" || status=$?
+  local ended=
+  # A signal ends the waiting, too; then nobody has ended.
+  until [ "$ended" = "$command_pid" ]; do
+    ended='' status=0
+    wait -n -p ended "$command_pid" ${server_pid:+"$server_pid"} || status=$?
+    if [ -n "$ended" ] && [ "$ended" = "$server_pid" ]; then come_back "$status"; fi
   done
   exit "$status"
 }

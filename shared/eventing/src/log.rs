@@ -50,6 +50,8 @@ pub struct Batch {
     pub partition: Partition,
     /// Never empty.
     pub records: Vec<Stored>,
+    /// Tells it from another batch with the same records, where its member needs that.
+    pub ticket: u64,
 }
 
 /// How far a group is behind in one partition.

@@ -252,6 +252,49 @@ async fn on_kafka_a_topic_may_come_later_than_its_first_reader() {
     member.leave().await;
 }
 
+/// A bridge that was frozen wakes so: its partitions have gone and come back while it had batches in hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_kafka_a_batch_of_a_partition_that_went_and_came_back_settles_nothing() {
+    let Ok(brokers) = std::env::var("KAFKA_BROKERS") else { return };
+    let log = KafkaLog::new(&brokers, PARTITIONS, &HashMap::new()).unwrap();
+    let topic = format!("conformance-{}", uuid::Uuid::now_v7());
+    topic_with(&log, &topic, 40, 10).await;
+    let member = log.join(&topic, std::slice::from_ref(&topic)).await.unwrap();
+    let mut old = Vec::new();
+    for _ in 0..PARTITIONS {
+        old.push(next(&*member).await);
+    }
+    let another = log.join(&topic, std::slice::from_ref(&topic)).await.unwrap();
+    let held = |batch: &&Batch| member.holds(&batch.partition);
+    until(|| old.iter().any(|batch| !held(&batch))).await;
+    let gone: Vec<_> = old.iter().filter(|batch| !held(batch)).collect();
+    another.leave().await;
+    until(|| gone.iter().all(held)).await;
+
+    let mut again = Vec::new();
+    for _ in &gone {
+        again.push(next(&*member).await);
+    }
+    for batch in &gone {
+        member.finished(batch).await;
+        assert!(timeout(Duration::from_millis(300), member.next(7)).await.is_err(), "the partition is out again");
+    }
+    for batch in &again {
+        member.finished(batch).await;
+    }
+    next(&*member).await;
+    member.leave().await;
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("the group settles");
+}
+
 #[tokio::test]
 async fn the_embedded_log_is_there_again_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();

@@ -34,6 +34,7 @@ struct State {
     partitions: BTreeMap<Partition, Vec<Record>>,
     groups: BTreeMap<String, Group>,
     members: u64,
+    tickets: u64,
 }
 
 #[derive(Default)]
@@ -51,6 +52,8 @@ struct Held {
     position: i64,
     /// The first offset of the batch that is out.
     out: Option<i64>,
+    /// Of that batch.
+    ticket: u64,
 }
 
 impl SharedLog {
@@ -113,7 +116,7 @@ impl SharedLog {
                     .collect();
                 if let Some(member) = self.world.pick(&listening) {
                     let position = group.committed.get(partition).copied().unwrap_or(0);
-                    group.held.insert(partition.clone(), Held { member: *member, position, out: None });
+                    group.held.insert(partition.clone(), Held { member: *member, position, out: None, ticket: 0 });
                 }
             }
         }
@@ -347,21 +350,22 @@ impl SimulatedMember {
             .map(|(offset, record)| Stored { offset, record: record.clone() })
             .collect();
         held.out = Some(held.position);
+        state.tickets += 1;
+        held.ticket = state.tickets;
         world.tell(|| format!("{} takes {}", self.process.name, place(&partition, &batch)));
         if world.breaks(Sabotage::CommitOffsetsFirst) {
             group.committed.insert(partition.clone(), held.position + i64::try_from(batch.len()).ok()?);
         }
-        Some(Batch { partition, records: batch })
+        Some(Batch { partition, records: batch, ticket: state.tickets })
     }
 
     /// The partition, if this batch of it is still in this member's hands.
     fn settle(&self, batch: &Batch, with: impl FnOnce(&mut Held, &mut BTreeMap<Partition, i64>)) {
         let mut state = self.shared.state();
         let Some(group) = state.groups.get_mut(&self.group) else { return };
-        let first = batch.records.first().map(|record| record.offset);
         if let Some(held) = group.held.get_mut(&batch.partition)
             && held.member == self.number
-            && held.out == first
+            && held.ticket == batch.ticket
         {
             held.out = None;
             with(held, &mut group.committed);

@@ -398,7 +398,7 @@ impl Member for EmbeddedMember {
                 let mut taken = Taken { member: self, partition: Some(partition.clone()) };
                 let records = EmbeddedLog(self.log.clone()).read(&partition, offset, limit).await?;
                 taken.partition = None;
-                return Ok(Batch { partition, records });
+                return Ok(Batch { partition, records, ticket: 0 });
             }
             appended.await;
         }

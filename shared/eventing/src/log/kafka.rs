@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -297,14 +300,16 @@ impl Reader {
 struct Shared {
     /// What this member holds.
     partitions: Mutex<BTreeMap<Partition, Buffer>>,
+    /// Tickets that batches were given so far.
+    tickets: AtomicU64,
     arrived: Notify,
 }
 
 #[derive(Default)]
 struct Buffer {
     records: VecDeque<Stored>,
-    /// The first offset of the batch that is out.
-    out: Option<i64>,
+    /// The ticket of the batch that is out. One that was taken before the partition went and came back has another.
+    out: Option<u64>,
     in_hand: usize,
     paused: bool,
 }
@@ -383,19 +388,20 @@ impl KafkaMember {
         let chosen = turn % ready.len().max(1);
         let (partition, buffer) = ready.into_iter().nth(chosen)?;
         let records: Vec<_> = buffer.records.drain(..limit.min(buffer.records.len())).collect();
-        buffer.out = records.first().map(|record| record.offset);
+        let ticket = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
+        buffer.out = Some(ticket);
         buffer.in_hand = records.len();
         if buffer.paused && buffer.records.len() <= BUFFER.1 {
             buffer.paused = self.consumer.resume(&list(partition)).is_err();
         }
-        Some(Batch { partition: partition.clone(), records })
+        Some(Batch { partition: partition.clone(), records, ticket })
     }
 
     /// The buffer that `batch` came from, if that batch is still this member's business.
     fn settle<T>(&self, batch: &Batch, with: impl FnOnce(&mut Buffer) -> T) -> Option<T> {
         let mut partitions = self.shared.partitions();
         let buffer = partitions.get_mut(&batch.partition)?;
-        if buffer.out != batch.records.first().map(|record| record.offset) {
+        if buffer.out != Some(batch.ticket) {
             return None;
         }
         buffer.out = None;

@@ -82,7 +82,7 @@ async fn read_stretch(log: &dyn EventLog, stretch: Stretch, read: &mpsc::Sender<
     while next < stretch.to {
         let batch = log.read(&stretch.partition, next, AT_ONCE).await.map(|mut records| {
             records.retain(|stored| stored.offset < stretch.to);
-            Batch { partition: stretch.partition.clone(), records }
+            Batch { partition: stretch.partition.clone(), records, ticket: 0 }
         });
         match &batch {
             // Transactions leave offsets without records; then there is no more to come.

@@ -83,6 +83,6 @@ impl Town {
         let hears: Vec<String> = ours.flat_map(|subscription| subscription.topics.clone()).collect();
         let log = self.log.used_by(&rebuilder);
         rebuild::rebuild(replay, &log, &hears, &again, &()).await?;
-        rebuild::proof::compare(replay, &self.databases[name].audited_by(&rebuilder), &again, &()).await
+        rebuild::proof::compare(replay.projections(), &self.databases[name].audited_by(&rebuilder), &again, &()).await
     }
 }
