@@ -291,7 +291,9 @@ impl EventLog for SimulatedLog {
         self.step("reads").await?;
         let state = self.shared.state();
         let records = state.partitions.get(partition).map(Vec::as_slice).unwrap_or_default();
-        let stored = (0..).zip(records).skip(usize::try_from(offset).unwrap_or_default()).take(limit);
+        let forgotten = usize::from(self.process.world.breaks(Sabotage::ForgetTheOldest));
+        let first = usize::try_from(offset).unwrap_or_default().max(forgotten);
+        let stored = (0..).zip(records).skip(first).take(limit);
         Ok(stored.map(|(offset, record)| Stored { offset, record: record.clone() }).collect())
     }
 

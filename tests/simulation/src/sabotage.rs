@@ -22,6 +22,8 @@ pub enum Sabotage {
     IgnoreTheExpectedVersion,
     /// A group's position moves on before its batch is answered for.
     CommitOffsetsFirst,
+    /// The log forgets its oldest record.
+    ForgetTheOldest,
     /// A view's row is overwritten although another instance has changed it.
     IgnoreTheRevision,
     /// A view's row and the timeline beside it are not one transaction.
@@ -49,6 +51,7 @@ impl Sabotage {
             Self::PublishBeforeCommit | Self::ReorderTheOutbox | Self::OtherBytes => 2,
             Self::SkipTheInbox | Self::IgnoreTheExpectedVersion => 3,
             Self::DontCountAttempts | Self::DontPark => 4,
+            Self::ForgetTheOldest => 5,
             Self::IgnoreTheRevision | Self::HalfATransaction => 6,
             Self::ForgetTheKeys | Self::KeepTheMoney | Self::ForgetWhoWaits | Self::ForgetWhoRides => 7,
         }
