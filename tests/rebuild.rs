@@ -12,7 +12,7 @@ use std::{
 
 use end_to_end::{Way, World, order, story, until};
 use event_sourcing::{Database, Value as Column};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::Connection;
 
 const SERVICES: [&str; 5] = ["order", "payment", "kitchen", "delivery", "query"];
@@ -39,6 +39,10 @@ async fn each_store_is_rebuilt(way: Way) {
     let mut world = World::start(way, &[("DELIVERY_PATIENCE", "3s"), ("TICK_EVERY", "500ms")]).await;
     let (completed, keyed) = live_through_everything(&world).await;
     idle(&world).await;
+    // A store that is there and in use is left alone.
+    let (status, said) = try_rebuild(&world, &["order"]).await;
+    let reason = if let Way::Embedded(_) = way { "another demo is running" } else { "DATABASE_URL postgres://" };
+    assert!(status == Some(1) && said.contains(reason), "{said}");
     world.kill().await;
 
     for service in SERVICES {
@@ -46,6 +50,10 @@ async fn each_store_is_rebuilt(way: Way) {
         let said = rebuild(&world, &[service, "--equals", &was]).await;
         eprintln!("{said}");
         assert!(said.contains(&format!("{service}: equal to ")), "{said}");
+        assert!(
+            said.lines().any(|line| line.starts_with("dead_letters ") && !line.contains(" 0          0 ")),
+            "{said}"
+        );
     }
 
     world.serve_again().await;
@@ -152,12 +160,48 @@ async fn live_through_everything(world: &World) -> (String, Value) {
     assert_eq!((&summary["unfinished"], &summary["failed"]), (&0.into(), &0.into()), "{summary}");
     assert!(summary["accepted"].as_u64() >= Some(orders()) && summary["cancelled"].as_u64() > Some(0), "{summary}");
 
+    put_aside(world).await;
     // Somebody goes home, and somebody is on the way when the store is lost.
     world.shift("driver-0", true).await;
     world.shift("driver-0", false).await;
     let view = world.order_in(&completed, "completed").await;
     assert!(story(&view).contains(&"payment.charge_owed".to_owned()), "{view}");
     (completed, keyed)
+}
+
+/// Events that nobody can handle: they wait in the dead letters, or were discarded.
+async fn put_aside(world: &World) {
+    let tell = async |service: &str, id: &str, about: &str, event_type: &str| {
+        let subject = about.parse::<uuid::Uuid>().map_or_else(|_| about.to_owned(), |id| id.to_string());
+        let event = json!({
+            "specversion": "1.0", "id": id, "source": "/tests", "type": format!("dev.rainstorm.{event_type}"),
+            "subject": subject, "datacontenttype": "application/json", "data": {"of": "the future", "n": 1.50},
+        });
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let request = client.post(world.door(service)).header("content-type", "application/cloudevents+json");
+        let answer = request.body(event.to_string()).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
+    };
+    let nobody = "019a0000-0000-7000-8000-00000000dead";
+    for service in ["payment", "kitchen", "delivery", "query"] {
+        tell(service, "future", nobody, "order.placed.v9").await;
+        tell(service, "behind", nobody, "order.placed.v1").await;
+    }
+    tell("order", "no-menu", "nowhere", "kitchen.menu_published.v1").await;
+    tell("order", "menu", "nowhere", "kitchen.menu_published.v9").await;
+    tell("query", "never", "nowhere", "kitchen.menu_published.v9").await;
+    let url = world.url("order").to_owned();
+    for (service, letter) in [("order", "no-menu"), ("query", "never")] {
+        let url = if let Way::Embedded(_) = world.way() { vec!["--url", &url] } else { vec![] };
+        let discard = [&["dead-letters", "discard", letter, "--service", service, "--yes"][..], &url].concat();
+        let (status, said) = on_its_log(world, &discard).await;
+        assert_eq!(status, Some(0), "{said}");
+    }
+    until("both to be discarded", || async {
+        let (_, said) = on_its_log(world, &["dead-letters", "list", "--all", "--json"]).await;
+        (said.matches("\"discarded\"").count() == 2).then_some(())
+    })
+    .await;
 }
 
 async fn place_once(world: &World) -> Value {
@@ -187,7 +231,9 @@ async fn on_its_log(world: &World, arguments: &[&str]) -> (Option<i32>, String) 
             world.rainstorm(&arguments).await
         }
         _ => {
-            arguments.extend(["--sources", sources.to_str().expect("UTF-8")]);
+            if arguments[0] != "dead-letters" {
+                arguments.extend(["--sources", sources.to_str().expect("UTF-8")]);
+            }
             let brokers = std::env::var("KAFKA_BROKERS").expect("asked for by is_possible");
             World::run("rainstorm", &arguments, &[("KAFKA_BROKERS", &brokers)]).await
         }

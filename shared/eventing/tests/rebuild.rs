@@ -145,7 +145,7 @@ impl Setup {
     async fn refused(&self) -> String {
         let mut reasons = Vec::new();
         for url in &self.urls {
-            reasons.push(self.rebuild(url).await.err().expect("a broken log").to_string());
+            reasons.push(self.rebuild(url).await.expect_err("a broken log").to_string());
         }
         reasons.dedup();
         assert_eq!(reasons.len(), 1, "{reasons:?}");
