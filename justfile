@@ -19,6 +19,11 @@ kafka-test *arguments="--workspace":
     RAINSTORM_REQUIRE_SERVERS=1 RAINSTORM_PYTHON={{ justfile_directory() }}/target/python/foreign/bin/python \
         tests/servers/with cargo test {{ arguments }}
 
+# Everything that may go wrong, in mid-storm (short: ten minutes; full: half an hour): `just faults full`
+faults size="short" *arguments:
+    RAINSTORM_FAULTS={{ size }} RAINSTORM_FAULTS_REPORT={{ justfile_directory() }}/target/faults.jsonl \
+        tests/servers/with cargo test --workspace --test faults -- {{ arguments }}
+
 # A shell with a real Kafka and PostgreSQL (KAFKA_BROKERS, POSTGRES_URL)
 servers:
     tests/servers/with "${SHELL:-bash}"
