@@ -27,6 +27,11 @@ fuzz seconds="60":
     target/python/attack/bin/python tests/attack/fuzz-api {{ seconds }}
     fuzz/run {{ seconds }}
 
+# Everything that may go wrong, in mid-storm (short: ten minutes; full: half an hour): `just faults full`
+faults size="short" *arguments:
+    RAINSTORM_FAULTS={{ size }} RAINSTORM_FAULTS_REPORT={{ justfile_directory() }}/target/faults.jsonl \
+        tests/servers/with cargo test --workspace --test faults -- {{ arguments }}
+
 # A shell with a real Kafka and PostgreSQL (KAFKA_BROKERS, POSTGRES_URL)
 servers:
     tests/servers/with "${SHELL:-bash}"

@@ -20,7 +20,7 @@ pub async fn a_frozen_bridge_wakes_when_another_has_its_partitions(plan: Plan) {
     ground.moment(500..3000).await;
     ground.world.signal("bridge", Signal::STOP);
     // The other one takes over everything, and then wakes a zombie.
-    let order = ground.place("luigis", "tok_ok").await;
+    let order = ground.place("tok_ok").await;
     let (_, ()) = tokio::join!(ground.world.order_in(&order, "completed"), tokio::time::sleep(FROZEN));
     ground.world.signal("bridge", Signal::CONT);
     ground.is_over();

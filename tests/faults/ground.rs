@@ -24,6 +24,9 @@ pub const ALONE: Way = Way::KafkaAndPostgres(1);
 /// Two of each.
 pub const TWICE: Way = Way::KafkaAndPostgres(2);
 
+/// Where a scenario's own orders go.
+pub const KITCHEN: &str = "soup-kitchen";
+
 /// How large the storms are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
@@ -79,6 +82,7 @@ impl Ground {
         let seed = ["seed", "--kitchen-url", &kitchen, "--delivery-url", &delivery, "--drivers", "60"];
         let (status, said) = world.rainstorm(&seed).await;
         assert_eq!(status, Some(0), "{said}");
+        world.open_kitchen(KITCHEN).await;
         // Scenarios don't move each other's dice.
         let name = plan.name.bytes().fold(plan.seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         let dice = StdRng::seed_from_u64(name);
@@ -121,8 +125,8 @@ impl Ground {
     }
 
     /// An order of the scenario's own.
-    pub async fn place(&self, kitchen: &str, token: &str) -> String {
-        let order = self.world.place(kitchen, token).await;
+    pub async fn place(&self, token: &str) -> String {
+        let order = self.world.place(KITCHEN, token).await;
         let file = File::options().create(true).append(true).open(self.accepted.path().join("scenario"));
         writeln!(file.expect("a file"), "{order}").expect("it can be noted");
         order

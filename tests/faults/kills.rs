@@ -50,18 +50,22 @@ pub async fn everything_is_killed_at_once(plan: Plan) {
     ground.prove().await;
 }
 
+/// Orders are taken all the same.
 pub async fn kafka_is_killed(plan: Plan) {
-    is_killed(plan, Server::kafka()).await;
+    let Some(kafka) = Server::kafka() else { return };
+    is_killed(Ground::prepare(plan, ALONE, &[]).await, kafka).await;
 }
 
+/// What can't be stored is not accepted: a customer may give up before there is a database again.
 pub async fn postgres_is_killed(plan: Plan) {
-    is_killed(plan, Server::postgres()).await;
+    let Some(postgres) = Server::postgres() else { return };
+    let mut ground = Ground::prepare(plan, ALONE, &[]).await;
+    ground.unheard_customers = true;
+    is_killed(ground, postgres).await;
 }
 
-async fn is_killed(plan: Plan, server: Option<Server>) {
-    let Some(server) = server else { return };
-    let mut ground = Ground::prepare(plan, ALONE, &[]).await;
-    let rounds = if plan.size == Size::Full { 2 } else { 1 };
+async fn is_killed(mut ground: Ground, server: Server) {
+    let rounds = if ground.plan.size == Size::Full { 2 } else { 1 };
     ground.rain().await;
     for _ in 0..rounds {
         ground.moment(500..4000).await;

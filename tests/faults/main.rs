@@ -3,9 +3,9 @@
 //! in the table at the end (and, a JSON object a line, in the file that `RAINSTORM_FAULTS_REPORT` names).
 //!
 //! ```sh
-//! tests/servers/with cargo test -p end-to-end --test faults           # small storms, for CI
-//! tests/faults/full                                                   # large ones, three times over
-//! RAINSTORM_SEED=7 tests/servers/with cargo test … --test faults kill # the moments of run 7, some scenarios
+//! tests/servers/with cargo test -p end-to-end --test faults       # small storms, as in CI: ten minutes
+//! just faults full                                                # large ones
+//! RAINSTORM_SEED=7 just faults short kill                         # the moments of run 7, those with `kill` in the name
 //! ```
 //!
 //! `RAINSTORM_FAULTS` is `short` (the default), `full`, or `off`.

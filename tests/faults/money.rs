@@ -53,7 +53,7 @@ pub async fn the_payment_providers_answers_are_lost(plan: Plan) {
     ground.rain().await;
     for _ in 0..3 {
         for token in ["tok_slow", "tok_flaky", "tok_slow", "tok_ok"] {
-            ground.place("luigis", token).await;
+            ground.place(token).await;
         }
         ground.moment(0..2500).await;
         ground.world.kill_one("payment").await;

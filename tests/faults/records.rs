@@ -50,8 +50,8 @@ pub async fn records_that_nobody_can_handle_hurt_nobody(plan: Plan) {
             (Some("garbage"), vec![("ce_specversion", "9"), ("content-type", "\u{1}")], "{\"half\": "),
             (Some("no-id"), vec![("ce_type", &v1), ("ce_source", "/rogue"), ("ce_subject", "no-id")], "{}"),
             (Some("no-source"), vec![("ce_type", &v1), ("ce_id", "1"), ("ce_subject", "no-source")], "{}"),
-            (Some("v2"), vec![("ce_type", &v2), ("ce_id", "v2"), ("ce_source", "/rogue"), ("ce_subject", "v2")], "{}"),
-            (Some("no-subject"), vec![("ce_type", &v1), ("ce_id", "no-subject"), ("ce_source", "/rogue")], "{}"),
+            (Some("v2"), vec![("ce_type", &v2), ("ce_id", name), ("ce_source", "/rogue"), ("ce_subject", name)], "{}"),
+            (Some("no-subject"), vec![("ce_type", &v1), ("ce_id", name), ("ce_source", "/rogue/2")], "{}"),
             (Some("large"), vec![("ce_type", "dev.example.v1"), ("ce_id", "1"), ("ce_source", "/rogue")], &other),
         ] {
             let version = headers.iter().all(|(name, _)| *name != "ce_specversion") && !headers.is_empty();
@@ -104,7 +104,8 @@ async fn repeat_everything() -> usize {
         consumer.assign(&list).expect("it can be read");
         let mut next = 0;
         while next < end {
-            let Some(message) = consumer.poll(PATIENCE) else { panic!("{topic}/{partition} does not read") };
+            // It also returns for its own affairs, with nothing.
+            let Some(message) = consumer.poll(Duration::from_secs(1)) else { continue };
             let message = message.expect("it reads");
             let mut record = FutureRecord::<[u8], [u8]>::to(topic).partition(partition);
             (record.key, record.payload) = (message.key(), message.payload());

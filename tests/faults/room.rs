@@ -12,7 +12,7 @@ use end_to_end::{Way, World, order, until};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
-use crate::ground::{ALONE, Ground, Plan};
+use crate::ground::{ALONE, Ground, KITCHEN, Plan};
 
 /// Somebody else takes every connection that is left, while a service dies and needs new ones.
 pub async fn postgres_has_no_connection_left(plan: Plan) {
@@ -87,7 +87,7 @@ pub async fn the_disk_is_full(plan: Plan) {
     disk.fill();
     let refused = || async {
         disk.fill();
-        let (status, said) = ground.world.post("order", "/orders", &order("luigis", "tok_ok")).await;
+        let (status, said) = ground.world.post("order", "/orders", &order(KITCHEN, "tok_ok")).await;
         assert!([201, 503].contains(&status), "{status} {said}");
         (status == 503).then_some(said)
     };

@@ -110,10 +110,11 @@ run() {
   "${hearing[@]}" "$@" <&0 &
   command_pid=$!
   local ended=
-  # A signal ends the waiting, too; then nobody has ended.
   until [ "$ended" = "$command_pid" ]; do
-    ended='' status=0
+    status=0
     wait -n -p ended "$command_pid" ${server_pid:+"$server_pid"} || status=$?
+    # A signal ends the waiting, too; then nobody has ended.
+    ended=${ended:-}
     if [ -n "$ended" ] && [ "$ended" = "$server_pid" ]; then come_back "$status"; fi
   done
   exit "$status"
