@@ -56,6 +56,8 @@ use tokio::sync::Mutex;
 pub use history::{History, Step, histories};
 pub use letter::{DISCARD_REQUESTED, DeadLetter, Heard, REDELIVERY_REQUESTED, State, hear, named_by, wish};
 
+use letter::legible;
+
 use crate::{Failure, from_json, log::EventLog, to_record};
 
 /// Letters that are published at a time: each may be as large as a record can be.
@@ -193,9 +195,9 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If store or log don't answer.
-    pub async fn failed_again(&self, letter: &DeadLetter, reason: String, attempts: i64) -> Result<(), Failure> {
-        let failed =
-            DeadLetter { state: State::Failed, reason, attempts: letter.attempts + attempts, ..letter.clone() };
+    pub async fn failed_again(&self, letter: &DeadLetter, reason: &str, attempts: i64) -> Result<(), Failure> {
+        let (reason, attempts) = (legible(reason), letter.attempts + attempts);
+        let failed = DeadLetter { state: State::Failed, reason, attempts, ..letter.clone() };
         let mut write = self.database.write().await?;
         change(&mut write, &failed).await?;
         forget_attempts(&mut write, letter.key().map(Value::from)).await?;

@@ -275,7 +275,8 @@ fn unfit(event: &Event) -> Option<String> {
     }
     let optional = [("subject", event.subject()), ("datacontenttype", event.datacontenttype())];
     let extensions = event.iter_extensions().map(|(name, value)| match value {
-        ExtensionValue::String(text) => (name, Some(text.as_str())),
+        // What a service answered whoever knocked, as Knative quotes it: it may have lines.
+        ExtensionValue::String(text) => (name, Some(text.as_str()).filter(|_| name != "knativeerrordata")),
         ExtensionValue::Boolean(_) | ExtensionValue::Integer(_) => (name, None),
     });
     let texts = required.map(|(name, value)| (name, Some(value))).into_iter().chain(optional).chain(extensions);

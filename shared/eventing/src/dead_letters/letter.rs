@@ -19,6 +19,11 @@ pub const DISCARD_REQUESTED: &str = "dev.rainstorm.dead_letter.discard_requested
 /// A reason is for people; an error's text may be as long as the event.
 const REASON: usize = 1000;
 
+/// A reason that people can read, databases keep and headers carry.
+pub(super) fn legible(reason: &str) -> String {
+    reason.chars().take(REASON).map(|it| if it.is_control() { ' ' } else { it }).collect()
+}
+
 /// What has become of a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -81,10 +86,8 @@ impl DeadLetter {
     /// An event that can't be handled.
     #[must_use]
     pub fn failed(event: Event, origin: Origin, reason: &str, attempts: i64) -> Self {
-        let legible = |it: char| if it.is_control() { ' ' } else { it };
-        let reason = reason.chars().take(REASON).map(legible).collect();
         let subject = if event.ty() == NOT_A_CLOUD_EVENT { "" } else { event.subject().unwrap_or_default() };
-        let (subject, time) = (subject.to_owned(), String::new());
+        let (subject, reason, time) = (subject.to_owned(), legible(reason), String::new());
         Self { event, subject, origin, state: State::Failed, reason, attempts, time, position: 0 }
     }
 

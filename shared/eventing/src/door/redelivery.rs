@@ -83,7 +83,7 @@ impl Door {
         let event = match self.sort(event) {
             Sorted::Ours(event) => *event,
             Sorted::Never(never) => {
-                self.letters.failed_again(&letter, never.reason, 1).await?;
+                self.letters.failed_again(&letter, &never.reason, 1).await?;
                 return Ok(false);
             }
             // It concerns nobody here any more.
@@ -101,14 +101,14 @@ impl Door {
             Some(known) if known.done => self.handler.seen(known.changed(&event.subject)).await?,
             Some(known) if known.attempts >= MAX_ATTEMPTS => {
                 let reason = format!("its handler crashed {} times", known.attempts);
-                self.letters.failed_again(&letter, reason, known.attempts).await?;
+                self.letters.failed_again(&letter, &reason, known.attempts).await?;
                 return Ok(false);
             }
             _ => {
                 let (rejected, outcome) = self.try_now(vec![event]).await?;
                 outcome?;
                 if let Some((_, reason)) = rejected.into_iter().next() {
-                    self.letters.failed_again(&letter, reason, 1).await?;
+                    self.letters.failed_again(&letter, &reason, 1).await?;
                     return Ok(false);
                 }
             }

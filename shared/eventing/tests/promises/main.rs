@@ -67,7 +67,7 @@ enum Told {
     More { by: i64 },
 }
 
-/// A handler with bugs: it doesn't read every event, and 13 crashes it. It can be mended.
+/// A handler with bugs: it doesn't read every event, 13 crashes it, and it complains at length of 66. It can be mended.
 #[derive(Default)]
 struct Counting {
     mended: AtomicBool,
@@ -97,6 +97,9 @@ impl Reactions for Counting {
             Err(never) => return Err(never),
         };
         assert!(by != 13 || self.is_mended(), "this number crashes the handler");
+        if by == 66 && !self.is_mended() {
+            return Err(Failure::Never(format!("two\nlines\u{0}{}", "x".repeat(100_000))));
+        }
         if by == 77 {
             drop(self.slow.lock().await);
         }
