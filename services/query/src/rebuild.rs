@@ -175,7 +175,7 @@ impl Rebuild<'_> {
         }
         let rest = filling.rest(self).await?;
         filling.fold(self, rest, Some(&mut write), progress).await?;
-        let in_flight = comparison::InFlight::read(&**self.log, &self.group, &self.hears).await?;
+        let in_flight = comparison::InFlight::read(self.log, &self.group, &self.hears).await?;
         let proof = comparison::compare(&mut write, &in_flight).await?;
         let swap = match self.swap {
             Swap::IfEqual => proof.as_ref().is_none_or(Proof::holds),

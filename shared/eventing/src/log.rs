@@ -13,6 +13,7 @@ pub use scan::{Scan, Stretch};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 /// A record on the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +100,11 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// At most `limit` records of a partition from `offset` on; empty at the end.
     async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError>;
+
+    /// Reads stretches of partitions from beginning to end, each in order, and several mixed; [`Scan`] is how to ask for it.
+    async fn read_all(&self, stretches: Vec<Stretch>, read: mpsc::Sender<Result<Batch, LogError>>) {
+        scan::one_by_one(self, stretches, read).await;
+    }
 
     /// The partitions of a topic with their first offset and the offset that the next record will get.
     async fn watermarks(&self, topic: &str) -> Result<Vec<(Partition, i64, i64)>, LogError>;

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, io::Write, sync::Arc, time::Duration};
 
-use eventing::log::{Batch, EmbeddedLog, EventLog, KafkaLog, Lag, Member, Partition, Record};
+use eventing::log::{Batch, EmbeddedLog, EventLog, KafkaLog, Lag, Member, Partition, Record, Scan, Stretch};
 use tokio::time::timeout;
 
 const PARTITIONS: i32 = 4;
@@ -311,4 +311,34 @@ async fn the_embedded_log_is_there_again_after_a_restart() {
     assert_eq!(lag(&log, "group", "orders").await, 5);
     let member = log.join("group", &["orders".to_owned()]).await.unwrap();
     assert_eq!(consume(&*member, 5).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_reads_what_was_there_when_it_began_each_partition_in_order_and_moves_no_group() {
+    every_log(|log, topic| async move {
+        topic_with(&*log, &topic, 50, 40).await;
+        let all = Stretch::all(&*log, &[topic.clone(), "nowhere".to_owned()]).await.unwrap();
+        assert_eq!(all.iter().map(Stretch::records).sum::<u64>(), 2_000);
+        topic_with(&*log, &topic, 50, 1).await;
+        // The first and the last record of one partition are not asked for.
+        let mut asked = all.clone();
+        (asked[0].from, asked[0].to) = (asked[0].from + 1, asked[0].to - 1);
+        let mut scan = Scan::of(log.clone(), asked.clone());
+        let mut next: HashMap<Partition, i64> = asked.iter().map(|it| (it.partition.clone(), it.from)).collect();
+        while let Some(batch) = timeout(PATIENCE, scan.next()).await.expect("it goes on").unwrap() {
+            for stored in batch.records {
+                let next = next.get_mut(&batch.partition).expect("it was asked for");
+                assert_eq!(stored.offset, *next);
+                *next += 1;
+            }
+        }
+        let read: HashMap<Partition, i64> = asked.into_iter().map(|it| (it.partition, it.to)).collect();
+        assert_eq!(next, read);
+        // Whoever loses interest stops it.
+        let mut scan = Scan::of(log.clone(), all);
+        assert!(scan.next().await.unwrap().is_some());
+        drop(scan);
+        assert_eq!(lag(&*log, "nobody", &topic).await, 2_050);
+    })
+    .await;
 }

@@ -1,12 +1,12 @@
 //! The rebuilt view compared with the live one, row by row, in the transaction that keeps the live one from going on.
 //! The rebuilt one may be ahead: it holds what is on the log, the live one what it was told.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use event_sourcing::{Value, Write, placeholders};
 use eventing::{
     Incoming, from_record,
-    log::{EventLog, LogError, Stretch},
+    log::{EventLog, LogError, Scan, Stretch},
     rebuild::{Proof, Table, proof::Compared},
 };
 
@@ -27,7 +27,7 @@ pub(super) enum InFlight {
 }
 
 impl InFlight {
-    pub async fn read(log: &dyn EventLog, group: &str, topics: &[String]) -> Result<Self, LogError> {
+    pub async fn read(log: &Arc<dyn EventLog>, group: &str, topics: &[String]) -> Result<Self, LogError> {
         let lags = log.lag(group, topics).await?;
         let behind = lags.into_iter().map(|it| Stretch { partition: it.partition, from: it.committed, to: it.end });
         let behind: Vec<Stretch> = behind.collect();
@@ -35,15 +35,11 @@ impl InFlight {
             return Ok(Self::Anything);
         }
         let mut these = HashSet::new();
-        for Stretch { partition, mut from, to } in behind {
-            while from < to {
-                let records = log.read(&partition, from, 1_000).await?;
-                let Some(last) = records.last() else { break };
-                from = last.offset + 1;
-                for stored in records {
-                    if let Some(event) = from_record(&stored.record).ok().and_then(|it| Incoming::read(it).ok()) {
-                        these.extend([event.subject, event.correlation_id]);
-                    }
+        let mut scan = Scan::of(log.clone(), behind);
+        while let Some(batch) = scan.next().await? {
+            for stored in batch.records {
+                if let Some(event) = from_record(&stored.record).ok().and_then(|it| Incoming::read(it).ok()) {
+                    these.extend([event.subject, event.correlation_id]);
                 }
             }
         }

@@ -14,12 +14,15 @@ use eventing::{
 
 use crate::views::Kind;
 
+/// So few records are not merged.
+const FEW: u64 = 5_000;
+
 /// What is still to be read.
 pub(super) struct Merged<'a> {
     log: &'a Arc<dyn EventLog>,
-    /// The partitions of each number.
-    waiting: BTreeMap<i32, Vec<Stretch>>,
-    /// The partitions of one number that are being read.
+    /// What is to be merged, group by group.
+    waiting: VecDeque<Vec<Vec<Stretch>>>,
+    /// The group that is being read.
     open: Vec<Source>,
 }
 
@@ -35,11 +38,17 @@ struct Source {
 impl<'a> Merged<'a> {
     /// The events in `stretches` that concern a view.
     pub fn of(log: &'a Arc<dyn EventLog>, stretches: Vec<Stretch>) -> Self {
-        let mut waiting: BTreeMap<i32, Vec<Stretch>> = BTreeMap::new();
-        for stretch in stretches.into_iter().filter(|stretch| stretch.records() > 0) {
-            waiting.entry(stretch.partition.number).or_default().push(stretch);
+        let stretches = stretches.into_iter().filter(|stretch| stretch.records() > 0);
+        let mut groups: BTreeMap<i32, Vec<Vec<Stretch>>> = BTreeMap::new();
+        for stretch in stretches {
+            groups.entry(stretch.partition.number).or_default().push(vec![stretch]);
         }
-        Self { log, waiting, open: Vec::new() }
+        if groups.values().flatten().flatten().map(Stretch::records).sum::<u64>() <= FEW {
+            // It isn't worth the clients.
+            let all = groups.into_values().flatten().flatten().collect();
+            return Self { log, waiting: VecDeque::from([vec![all]]), open: Vec::new() };
+        }
+        Self { log, waiting: groups.into_values().collect(), open: Vec::new() }
     }
 
     /// At most `limit` events, and how many records that were; `None` at the end.
@@ -57,9 +66,9 @@ impl<'a> Merged<'a> {
                     records += passed + 1;
                     events.push(event);
                 }
-                None => match self.waiting.pop_first() {
-                    Some((_, stretches)) => {
-                        self.open = stretches.into_iter().map(|it| Source::of(self.log, it)).collect();
+                None => match self.waiting.pop_front() {
+                    Some(group) => {
+                        self.open = group.into_iter().map(|it| Source::of(self.log, it)).collect();
                     }
                     None => break,
                 },
@@ -70,8 +79,8 @@ impl<'a> Merged<'a> {
 }
 
 impl Source {
-    fn of(log: &Arc<dyn EventLog>, stretch: Stretch) -> Self {
-        Self { scan: Scan::of(log.clone(), vec![stretch]), events: VecDeque::new(), passed: 0, ended: false }
+    fn of(log: &Arc<dyn EventLog>, stretches: Vec<Stretch>) -> Self {
+        Self { scan: Scan::of(log.clone(), stretches), events: VecDeque::new(), passed: 0, ended: false }
     }
 
     fn time(&self) -> &str {

@@ -20,9 +20,9 @@ use rdkafka::{
     message::{Header, Headers, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
-use super::{Batch, EventLog, Lag, LogError, Member, Partition, Record, Stored};
+use super::{Batch, EventLog, Lag, LogError, Member, Partition, Record, Stored, Stretch};
 
 /// Records of one partition that wait in memory: above the first figure no more are fetched, until below the second.
 const BUFFER: (usize, usize) = (1024, 256);
@@ -31,24 +31,14 @@ const BUFFER: (usize, usize) = (1024, 256);
 const RECORD: &str = "8388608";
 /// How long a broker may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Readers that are kept at most; each may hold a few MB.
-const READERS: usize = 8;
+/// Records of one partition that are handed out at a time when many are read.
+const AT_ONCE: usize = 500;
 
 /// A log kept by a Kafka cluster.
 pub struct KafkaLog {
     config: ClientConfig,
     partitions: i32,
     producer: FutureProducer,
-    readers: Arc<Mutex<HashMap<Partition, Reader>>>,
-}
-
-/// A reader of a partition that was stopped at its caller's limit: whoever asks for what comes next goes on with it,
-/// and with what it has fetched already.
-struct Reader {
-    consumer: BaseConsumer,
-    next: i64,
-    /// Where the partition ended when it was last looked at.
-    end: i64,
 }
 
 fn unavailable(error: impl std::fmt::Display) -> LogError {
@@ -80,7 +70,7 @@ impl KafkaLog {
             .set("message.timeout.ms", "8000")
             .create()
             .map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
-        Ok(Self { config, partitions, producer, readers: Arc::default() })
+        Ok(Self { config, partitions, producer })
     }
 
     /// Asks something with a client that blocks, away from the runtime's threads.
@@ -195,23 +185,40 @@ impl EventLog for KafkaLog {
     }
 
     async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError> {
-        let (readers, partition, mut config) = (self.readers.clone(), partition.clone(), self.config.clone());
-        config.set("group.id", "rainstorm-reader").set("enable.auto.commit", "false");
-        config.set("queued.max.messages.kbytes", "8192");
-        let reading = tokio::task::spawn_blocking(move || {
-            let kept = readers.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition);
-            let mut reader = match kept.filter(|reader| reader.next == offset) {
-                Some(reader) => reader,
-                None => Reader::begin(&config, &partition, offset)?,
-            };
-            let records = reader.read(&partition, limit)?;
-            let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
-            if reader.next < reader.end && readers.len() < READERS {
-                readers.insert(partition, reader);
+        let Partition { topic, number } = partition.clone();
+        self.ask(None, move |consumer| {
+            let (low, high) = consumer.fetch_watermarks(&topic, number, PATIENCE)?;
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&topic, number, Offset::Offset(offset.max(low)))?;
+            consumer.assign(&list)?;
+            let mut records = Vec::new();
+            let mut next = offset.max(low);
+            let mut newest = Instant::now();
+            while next < high && records.len() < limit {
+                // librdkafka also returns for its own affairs, with nothing.
+                let Some(message) = consumer.poll(Duration::from_millis(500)).transpose()? else {
+                    if newest.elapsed() > PATIENCE {
+                        return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+                    }
+                    continue;
+                };
+                newest = Instant::now();
+                next = message.offset() + 1;
+                records.push(Stored { offset: message.offset(), record: record(&message) });
             }
             Ok(records)
-        });
-        reading.await.map_err(unavailable)?.map_err(|error: KafkaError| unavailable(error))
+        })
+        .await
+    }
+
+    /// With one client for all of them, however many there are.
+    async fn read_all(&self, stretches: Vec<Stretch>, read: mpsc::Sender<Result<Batch, LogError>>) {
+        let batches = read.clone();
+        let reading = self.ask(None, move |consumer| Reading::begin(consumer, stretches)?.run(&batches)).await;
+        if let Err(error) = reading {
+            // Whoever has asked may have gone.
+            let _ = read.send(Err(error)).await;
+        }
     }
 
     async fn watermarks(&self, topic: &str) -> Result<Vec<(Partition, i64, i64)>, LogError> {
@@ -263,24 +270,28 @@ impl KafkaLog {
     }
 }
 
-impl Reader {
-    fn begin(config: &ClientConfig, partition: &Partition, offset: i64) -> Result<Self, KafkaError> {
-        let consumer: BaseConsumer = config.create()?;
-        let (low, end) = consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
-        let next = offset.max(low);
+/// Several stretches, read at the same time.
+struct Reading<'a> {
+    consumer: &'a BaseConsumer,
+    /// Of each partition that isn't read to its end: where that is, and what was read.
+    open: HashMap<Partition, (i64, Vec<Stored>)>,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(consumer: &'a BaseConsumer, stretches: Vec<Stretch>) -> Result<Self, KafkaError> {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(next))?;
+        let mut open = HashMap::new();
+        for Stretch { partition, from, to } in stretches.into_iter().filter(|it| it.from < it.to) {
+            list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(from))?;
+            open.insert(partition, (to, Vec::new()));
+        }
         consumer.assign(&list)?;
-        Ok(Self { consumer, next, end })
+        Ok(Self { consumer, open })
     }
 
-    fn read(&mut self, partition: &Partition, limit: usize) -> Result<Vec<Stored>, KafkaError> {
-        if self.next >= self.end {
-            (_, self.end) = self.consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
-        }
-        let mut records = Vec::new();
+    fn run(mut self, read: &mpsc::Sender<Result<Batch, LogError>>) -> Result<(), KafkaError> {
         let mut newest = Instant::now();
-        while self.next < self.end && records.len() < limit {
+        while !self.open.is_empty() {
             // librdkafka also returns for its own affairs, with nothing.
             let Some(message) = self.consumer.poll(Duration::from_millis(500)).transpose()? else {
                 if newest.elapsed() > PATIENCE {
@@ -289,10 +300,24 @@ impl Reader {
                 continue;
             };
             newest = Instant::now();
-            self.next = message.offset() + 1;
-            records.push(Stored { offset: message.offset(), record: record(&message) });
+            let partition = Partition { topic: message.topic().to_owned(), number: message.partition() };
+            let Some((to, records)) = self.open.get_mut(&partition) else { continue };
+            if message.offset() < *to {
+                records.push(Stored { offset: message.offset(), record: record(&message) });
+            }
+            let is_read = message.offset() + 1 >= *to;
+            if records.len() >= AT_ONCE || is_read {
+                let batch = Batch { partition: partition.clone(), records: std::mem::take(records) };
+                if !batch.records.is_empty() && read.blocking_send(Ok(batch)).is_err() {
+                    return Ok(());
+                }
+            }
+            if is_read {
+                self.consumer.pause(&list(&partition))?;
+                self.open.remove(&partition);
+            }
         }
-        Ok(records)
+        Ok(())
     }
 }
 

@@ -55,10 +55,7 @@ impl Scan {
     #[must_use]
     pub fn of(log: Arc<dyn EventLog>, stretches: Vec<Stretch>) -> Self {
         let (read, batches) = mpsc::channel(AHEAD);
-        let reading = tokio::spawn(async move {
-            let each = futures::stream::iter(stretches);
-            each.for_each_concurrent(PARTITIONS, |stretch| read_stretch(&*log, stretch, &read)).await;
-        });
+        let reading = tokio::spawn(async move { log.read_all(stretches, read).await });
         Self { batches, reading }
     }
 
@@ -77,7 +74,17 @@ impl Drop for Scan {
     }
 }
 
-async fn read_stretch(log: &dyn EventLog, stretch: Stretch, read: &mpsc::Sender<Result<Batch, LogError>>) {
+/// Reads each stretch with [`EventLog::read`].
+pub(super) async fn one_by_one<L: EventLog + ?Sized>(
+    log: &L,
+    stretches: Vec<Stretch>,
+    read: mpsc::Sender<Result<Batch, LogError>>,
+) {
+    let each = futures::stream::iter(stretches);
+    each.for_each_concurrent(PARTITIONS, |stretch| read_stretch(log, stretch, &read)).await;
+}
+
+async fn read_stretch<L: EventLog + ?Sized>(log: &L, stretch: Stretch, read: &mpsc::Sender<Result<Batch, LogError>>) {
     let mut next = stretch.from;
     while next < stretch.to {
         let batch = log.read(&stretch.partition, next, AT_ONCE).await.map(|mut records| {
