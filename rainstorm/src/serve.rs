@@ -106,7 +106,8 @@ pub async fn bridge(args: BridgeArgs) -> Result<(), StartError> {
     let _ = metrics.register(Box::new(PulseMetrics::new(bridge.pulses.clone())));
     let own = Service::new("bridge", OpenApiRouter::new(), OpenApiRouter::new(), metrics, || async { Ok(()) });
     listen_and_serve((Ipv4Addr::UNSPECIFIED, args.port), vec![own], stop).await?;
-    bridge.finish().await;
+    // Whatever isn't answered by then is delivered again by the next bridge.
+    let _ = tokio::time::timeout(runtime::server::SHUTDOWN, bridge.finish()).await;
     Ok(())
 }
 

@@ -52,7 +52,7 @@ pub struct Batch {
     /// Never empty.
     pub records: Vec<Stored>,
     /// Tells it from another batch with the same records, where its member needs that.
-    pub ticket: u64,
+    pub lease: u64,
 }
 
 /// How far a group is behind in one partition.

@@ -34,7 +34,7 @@ struct State {
     partitions: BTreeMap<Partition, Vec<Record>>,
     groups: BTreeMap<String, Group>,
     members: u64,
-    tickets: u64,
+    leases: u64,
 }
 
 #[derive(Default)]
@@ -53,7 +53,7 @@ struct Held {
     /// The first offset of the batch that is out.
     out: Option<i64>,
     /// Of that batch.
-    ticket: u64,
+    lease: u64,
 }
 
 impl SharedLog {
@@ -116,7 +116,7 @@ impl SharedLog {
                     .collect();
                 if let Some(member) = self.world.pick(&listening) {
                     let position = group.committed.get(partition).copied().unwrap_or(0);
-                    group.held.insert(partition.clone(), Held { member: *member, position, out: None, ticket: 0 });
+                    group.held.insert(partition.clone(), Held { member: *member, position, out: None, lease: 0 });
                 }
             }
         }
@@ -352,13 +352,13 @@ impl SimulatedMember {
             .map(|(offset, record)| Stored { offset, record: record.clone() })
             .collect();
         held.out = Some(held.position);
-        state.tickets += 1;
-        held.ticket = state.tickets;
+        state.leases += 1;
+        held.lease = state.leases;
         world.tell(|| format!("{} takes {}", self.process.name, place(&partition, &batch)));
         if world.breaks(Sabotage::CommitOffsetsFirst) {
             group.committed.insert(partition.clone(), held.position + i64::try_from(batch.len()).ok()?);
         }
-        Some(Batch { partition, records: batch, ticket: state.tickets })
+        Some(Batch { partition, records: batch, lease: state.leases })
     }
 
     /// The partition, if this batch of it is still in this member's hands.
@@ -367,7 +367,7 @@ impl SimulatedMember {
         let Some(group) = state.groups.get_mut(&self.group) else { return };
         if let Some(held) = group.held.get_mut(&batch.partition)
             && held.member == self.number
-            && held.ticket == batch.ticket
+            && held.lease == batch.lease
         {
             held.out = None;
             with(held, &mut group.committed);

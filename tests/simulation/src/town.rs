@@ -215,8 +215,7 @@ impl Town {
         self.world.becomes(Weather::CALM);
         self.world.tell(|| "the trouble is over".to_owned());
         self.come_to_rest().await?;
-        // On request, until thousands of seeds have held with it.
-        if std::env::var_os("SIMULATE_LETTERS").is_some() && self.look_after_letters().await? {
+        if self.look_after_letters().await? {
             self.come_to_rest().await?;
             self.no_letter_is_open().await?;
         }

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    Any, AnyPool, AssertSqlSafe, Executor,
+    Any, AnyPool, AssertSqlSafe, Connection, Executor,
     any::{AnyArguments, AnyPoolOptions},
     migrate::{Migration, Migrator},
 };
@@ -193,6 +193,8 @@ fn connections(is_file: bool, durable: bool, most: u32) -> AnyPoolOptions {
     AnyPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(Duration::from_secs(5))
+        // After a full disk SQLite ends a transaction by itself, and the driver goes on believing in it.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 let session = match (is_file, durable) {

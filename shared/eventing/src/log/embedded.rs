@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    QueryBuilder, Row, SqlitePool,
+    Connection, QueryBuilder, Row, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::{Mutex as AsyncMutex, Notify};
@@ -89,7 +89,7 @@ impl EmbeddedLog {
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", "8000")
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(6).connect_with(options).await.map_err(unavailable)?;
+        let pool = connections().connect_with(options).await.map_err(unavailable)?;
         sqlx::raw_sql(TABLES).execute(&pool).await.map_err(unavailable)?;
         let log = Self::with(pool, partitions, true).await?;
         tokio::spawn(commit_positions(Arc::downgrade(&log.0)));
@@ -102,7 +102,7 @@ impl EmbeddedLog {
     /// If there is no such file.
     pub async fn watch(file: &Path) -> Result<Self, LogError> {
         let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(6).connect_with(options).await.map_err(unavailable)?;
+        let pool = connections().connect_with(options).await.map_err(unavailable)?;
         Self::with(pool, 0, false).await
     }
 
@@ -118,6 +118,13 @@ impl EmbeddedLog {
             members: AtomicU64::new(0),
         })))
     }
+}
+
+fn connections() -> SqlitePoolOptions {
+    // After a full disk SQLite ends a transaction by itself, and the driver goes on believing in it.
+    SqlitePoolOptions::new()
+        .max_connections(6)
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
 }
 
 impl State {
@@ -174,7 +181,7 @@ impl Inner {
             for (name, group) in &mut state.groups {
                 for partition in group.changed.drain() {
                     if let (Some(info), Some(next)) = (state.partitions.get(&partition), group.next.get(&partition)) {
-                        rows.push((name.clone(), info.id, *next));
+                        rows.push((name.clone(), info.id, *next, partition));
                     }
                 }
             }
@@ -182,14 +189,21 @@ impl Inner {
         if rows.is_empty() {
             return Ok(());
         }
-        QueryBuilder::new("INSERT OR REPLACE INTO positions (member_group, partition, next) ")
-            .push_values(rows, |mut row, (group, partition, next)| {
+        let written = QueryBuilder::new("INSERT OR REPLACE INTO positions (member_group, partition, next) ")
+            .push_values(&rows, |mut row, (group, partition, next, _)| {
                 row.push_bind(group).push_bind(partition).push_bind(next);
             })
             .build()
             .execute(&self.pool)
-            .await
-            .map(|_| ())
+            .await;
+        if written.is_err() {
+            // Or they would be forgotten until the group moves again.
+            let state = &mut *self.state();
+            for (group, _, _, partition) in rows {
+                state.groups.entry(group).or_default().changed.insert(partition);
+            }
+        }
+        written.map(|_| ())
     }
 
     fn partition_for(&self, topic: &str, key: Option<&[u8]>, count: usize) -> Partition {
@@ -398,7 +412,7 @@ impl Member for EmbeddedMember {
                 let mut taken = Taken { member: self, partition: Some(partition.clone()) };
                 let records = EmbeddedLog(self.log.clone()).read(&partition, offset, limit).await?;
                 taken.partition = None;
-                return Ok(Batch { partition, records, ticket: 0 });
+                return Ok(Batch { partition, records, lease: 0 });
             }
             appended.await;
         }

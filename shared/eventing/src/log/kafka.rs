@@ -307,7 +307,7 @@ impl<'a> Reading<'a> {
             }
             let is_read = message.offset() + 1 >= *to;
             if records.len() >= AT_ONCE || is_read {
-                let batch = Batch { partition: partition.clone(), records: std::mem::take(records) };
+                let batch = Batch { partition: partition.clone(), records: std::mem::take(records), lease: 0 };
                 if !batch.records.is_empty() && read.blocking_send(Ok(batch)).is_err() {
                     return Ok(());
                 }
@@ -325,15 +325,15 @@ impl<'a> Reading<'a> {
 struct Shared {
     /// What this member holds.
     partitions: Mutex<BTreeMap<Partition, Buffer>>,
-    /// Tickets that batches were given so far.
-    tickets: AtomicU64,
+    /// Leases that batches were given so far.
+    leases: AtomicU64,
     arrived: Notify,
 }
 
 #[derive(Default)]
 struct Buffer {
     records: VecDeque<Stored>,
-    /// The ticket of the batch that is out. One that was taken before the partition went and came back has another.
+    /// The lease of the batch that is out. One that was taken before the partition went and came back has another.
     out: Option<u64>,
     in_hand: usize,
     paused: bool,
@@ -413,20 +413,20 @@ impl KafkaMember {
         let chosen = turn % ready.len().max(1);
         let (partition, buffer) = ready.into_iter().nth(chosen)?;
         let records: Vec<_> = buffer.records.drain(..limit.min(buffer.records.len())).collect();
-        let ticket = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
-        buffer.out = Some(ticket);
+        let lease = self.shared.leases.fetch_add(1, Ordering::Relaxed);
+        buffer.out = Some(lease);
         buffer.in_hand = records.len();
         if buffer.paused && buffer.records.len() <= BUFFER.1 {
             buffer.paused = self.consumer.resume(&list(partition)).is_err();
         }
-        Some(Batch { partition: partition.clone(), records, ticket })
+        Some(Batch { partition: partition.clone(), records, lease })
     }
 
     /// The buffer that `batch` came from, if that batch is still this member's business.
     fn settle<T>(&self, batch: &Batch, with: impl FnOnce(&mut Buffer) -> T) -> Option<T> {
         let mut partitions = self.shared.partitions();
         let buffer = partitions.get_mut(&batch.partition)?;
-        if buffer.out != Some(batch.ticket) {
+        if buffer.out != Some(batch.lease) {
             return None;
         }
         buffer.out = None;

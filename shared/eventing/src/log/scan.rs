@@ -89,7 +89,7 @@ async fn read_stretch<L: EventLog + ?Sized>(log: &L, stretch: Stretch, read: &mp
     while next < stretch.to {
         let batch = log.read(&stretch.partition, next, AT_ONCE).await.map(|mut records| {
             records.retain(|stored| stored.offset < stretch.to);
-            Batch { partition: stretch.partition.clone(), records, ticket: 0 }
+            Batch { partition: stretch.partition.clone(), records, lease: 0 }
         });
         match &batch {
             // Transactions leave offsets without records; then there is no more to come.
