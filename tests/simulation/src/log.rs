@@ -13,7 +13,7 @@ use eventing::{
     log::{Batch, EventLog, Lag, LogError, Member, Partition, Record, Stored},
     published, to_record,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use crate::{
     sabotage::Sabotage,
@@ -26,7 +26,6 @@ pub struct SharedLog {
     partitions_per_topic: i32,
     state: Mutex<State>,
     changed: Notify,
-    out_until: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -65,7 +64,6 @@ impl SharedLog {
             partitions_per_topic,
             state: Mutex::default(),
             changed: Notify::new(),
-            out_until: Mutex::new(None),
         });
         let buried = Arc::downgrade(&log);
         world.when_one_dies(move |process| {
@@ -93,11 +91,6 @@ impl SharedLog {
     /// As one process uses it.
     pub fn used_by(self: &Arc<Self>, process: &Arc<Process>) -> Arc<dyn EventLog> {
         Arc::new(SimulatedLog { shared: self.clone(), process: process.clone() })
-    }
-
-    /// Nobody answers until then.
-    pub fn goes_out(&self, until: Instant) {
-        *self.out_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
     /// Deals every group's partitions out anew. Whoever gets one goes on where the group last committed, and what
@@ -215,8 +208,7 @@ struct SimulatedLog {
 impl SimulatedLog {
     async fn step(&self, what: &str) -> Result<(), LogError> {
         let answered = self.process.step(|| what.to_owned()).await;
-        let out = *self.shared.out_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if answered.is_err() || out.is_some_and(|until| Instant::now() < until) {
+        if answered.is_err() || self.process.world.log_is_out() {
             return Err(LogError::Unavailable("the simulated log is out".to_owned()));
         }
         Ok(())

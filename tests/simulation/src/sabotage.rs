@@ -40,6 +40,10 @@ pub enum Sabotage {
     ForgetWhoWaits,
     /// A driver stays free although an order was given to them.
     ForgetWhoRides,
+    /// Who is told to stop ends at once, whatever it has begun.
+    StopAtOnce,
+    /// While the log is out, nothing is stored either.
+    WaitForTheLog,
 }
 
 impl Sabotage {
@@ -54,6 +58,7 @@ impl Sabotage {
             Self::ForgetTheOldest => 5,
             Self::IgnoreTheRevision | Self::HalfATransaction => 6,
             Self::ForgetTheKeys | Self::KeepTheMoney | Self::ForgetWhoWaits | Self::ForgetWhoRides => 7,
+            Self::StopAtOnce | Self::WaitForTheLog => 8,
         }
     }
 }

@@ -132,7 +132,11 @@ impl SimulatedStore {
     async fn step(&self, what: &str) -> Result<(), sqlx::Error> {
         let answered = self.process.step(|| format!("{} {what}", self.shared.name)).await;
         let out = lock(&self.shared.out_until).is_some_and(|until| Instant::now() < until);
-        if answered.is_err() || out { Err(sqlx::Error::PoolTimedOut) } else { Ok(()) }
+        if answered.is_err() || out {
+            self.process.is_let_down();
+            return Err(sqlx::Error::PoolTimedOut);
+        }
+        Ok(())
     }
 
     fn sabotaged(&self) -> Sabotaged<'_> {
@@ -248,6 +252,10 @@ impl Transaction for Writing {
             return Err(error);
         }
         let process = self.store.process.clone();
+        if self.events && process.world.breaks(Sabotage::WaitForTheLog) && process.world.log_is_out() {
+            self.end("ROLLBACK")?;
+            return Err(sqlx::Error::PoolTimedOut);
+        }
         if self.events
             && let Some(append) = &*lock(&self.store.shared.before_commit)
         {
@@ -269,6 +277,7 @@ impl Transaction for Writing {
         process.afterwards().await;
         // The commit may have happened, and its answer be lost.
         if process.world.happens(process.world.weather().failure) {
+            process.is_let_down();
             return Err(sqlx::Error::PoolClosed);
         }
         Ok(())

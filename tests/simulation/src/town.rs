@@ -16,7 +16,10 @@ use std::{
 use axum::Router;
 use event_sourcing::Database;
 use eventing::sources::Sources;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     log::SharedLog,
@@ -106,6 +109,8 @@ struct Instance {
     process: Arc<Process>,
     /// Told to stop: it takes nothing new and finishes what it has begun.
     stopping: Arc<AtomicBool>,
+    /// It has ended because it was told to, and not by an accident.
+    stopped: Arc<AtomicBool>,
     in_flight: Arc<()>,
     door: Router,
     people: Router,
@@ -127,6 +132,8 @@ pub struct Town {
     accepted: Mutex<BTreeMap<String, String>>,
     /// The event that kills.
     poisoned: Mutex<Option<String>>,
+    /// What nobody should have been told.
+    refused: Mutex<Vec<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -160,7 +167,7 @@ impl Town {
             }
         }
         let (handles, instances) = (Mutex::new(handles), Mutex::default());
-        let (bridges, accepted, poisoned) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (bridges, accepted, poisoned, refused) = Default::default();
         let (world, sources) = (world.clone(), sources.clone());
         Ok(Arc::new(Self {
             world,
@@ -174,6 +181,7 @@ impl Town {
             bridges,
             accepted,
             poisoned,
+            refused,
         }))
     }
 
@@ -200,26 +208,32 @@ impl Town {
         for number in 0..self.plan.bridges {
             tokio::spawn(self.clone().keep_knocking(number));
         }
-        self.open_kitchen(true).await;
-        for driver in 0..self.plan.drivers {
-            self.shift(driver, true).await;
-        }
-        self.world.becomes(self.plan.weather);
-        let mut people = tokio::task::JoinSet::new();
-        for number in 0..self.plan.orders {
-            people.spawn(self.clone().customer(number));
-        }
-        people.spawn(self.clone().people_who_change_their_minds());
-        people.spawn(self.clone().trouble());
-        people.join_all().await;
+        let served = timeout(PATIENCE, self.clone().serve_everybody()).await;
         self.world.becomes(Weather::CALM);
         self.world.tell(|| "the trouble is over".to_owned());
+        served.map_err(|_| "stuck: customers wait for ever".to_owned())?;
         self.come_to_rest().await?;
         if self.look_after_letters().await? {
             self.come_to_rest().await?;
             self.no_letter_is_open().await?;
         }
         Ok(())
+    }
+
+    /// Returns when nobody wants anything any more.
+    async fn serve_everybody(self: Arc<Self>) {
+        self.open_kitchen(true).await;
+        for driver in 0..self.plan.drivers {
+            self.shift(driver, true).await;
+        }
+        self.world.becomes(self.plan.weather);
+        let mut people = JoinSet::new();
+        for number in 0..self.plan.orders {
+            people.spawn(self.clone().customer(number));
+        }
+        people.spawn(self.clone().people_who_change_their_minds());
+        people.spawn(self.clone().trouble());
+        people.join_all().await;
     }
 
     async fn come_to_rest(&self) -> Result<(), String> {

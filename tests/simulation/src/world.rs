@@ -56,6 +56,7 @@ pub struct World {
     born: Instant,
     told: Mutex<Told>,
     poison: Mutex<BTreeSet<(String, String)>>,
+    log_out_until: Mutex<Option<Instant>>,
     processes: AtomicU64,
     crashes: AtomicU64,
     /// A process has ended: whoever kept something for it gives it back.
@@ -79,6 +80,7 @@ impl World {
             born: Instant::now(),
             told: Mutex::new(Told { lines: tell.then(Vec::new), fingerprint: DefaultHasher::new() }),
             poison: Mutex::default(),
+            log_out_until: Mutex::default(),
             processes: AtomicU64::new(0),
             crashes: AtomicU64::new(0),
             buried: Mutex::default(),
@@ -159,6 +161,17 @@ impl World {
         self.poison.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// The log answers nobody until then.
+    pub fn log_goes_out(&self, until: Instant) {
+        *self.log_out_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// Whether the log answers nobody.
+    pub fn log_is_out(&self) -> bool {
+        let until = *self.log_out_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// How often a process was ended.
     pub fn crashes(&self) -> u64 {
         self.crashes.load(Ordering::Relaxed)
@@ -183,6 +196,7 @@ impl World {
             dead: AtomicBool::new(false),
             died: Notify::new(),
             doomed: AtomicBool::new(false),
+            let_down: AtomicU64::new(0),
             frozen_until: Mutex::new(None),
         })
     }
@@ -215,6 +229,7 @@ pub struct Process {
     dead: AtomicBool,
     died: Notify,
     doomed: AtomicBool,
+    let_down: AtomicU64,
     frozen_until: Mutex<Option<Instant>>,
 }
 
@@ -238,6 +253,16 @@ impl Process {
             bury(self.id);
         }
         self.died.notify_waiters();
+    }
+
+    /// A store did not do what it was asked for.
+    pub fn is_let_down(&self) {
+        self.let_down.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a store did not do what this process asked for.
+    pub fn was_let_down(&self) -> u64 {
+        self.let_down.load(Ordering::Relaxed)
     }
 
     /// It ends at its next step.

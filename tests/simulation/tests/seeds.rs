@@ -1,6 +1,7 @@
 //! A few hundred seeds add up, and every promise that is broken on purpose is found. `cargo run -p simulation` runs any
 //! number of them.
 
+use clap::ValueEnum;
 use simulation::{Simulation, crowd, sabotage::Sabotage};
 
 const THREADS: usize = 2;
@@ -27,16 +28,7 @@ fn whatever_goes_wrong_everything_adds_up() {
 
 #[test]
 fn every_promise_that_is_broken_on_purpose_is_found() {
-    // `simulation --prove` goes through all of them.
-    let quick = [
-        Sabotage::CommitLater,
-        Sabotage::PublishBeforeCommit,
-        Sabotage::NoTicks,
-        Sabotage::ReorderTheOutbox,
-        Sabotage::OtherBytes,
-        Sabotage::SkipTheInbox,
-    ];
-    for sabotage in &quick {
+    for sabotage in Sabotage::value_variants() {
         let crowd = crowd::run(Some(*sabotage), 0..1000, THREADS).expect("a simulation");
         assert!(crowd.failed.is_some(), "{sabotage:?} was not found in {} seeds", crowd.seeds);
     }

@@ -12,7 +12,8 @@ use super::{SERVICES, Town, lock};
 impl Town {
     /// What does not add up, after everything has come to rest: what the audit finds, and what only the customers know.
     pub async fn adds_up(&self) -> Vec<String> {
-        let mut wrong = self.audit().await;
+        let mut wrong = lock(&self.refused).clone();
+        wrong.extend(self.audit().await);
         wrong.extend(self.rebuilt().await);
         let mut placed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (key, order) in

@@ -1,6 +1,6 @@
 //! People: who orders, who changes their mind, who opens kitchens and goes on shift. They ask until they are answered.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     body::Body,
@@ -94,17 +94,29 @@ impl Town {
             request = request.header("idempotency-key", key);
         }
         let request = request.body(Body::from(body.to_string())).ok()?;
+        let let_down = instance.process.was_let_down();
         let answer = tokio::spawn(instance.people.oneshot(request));
         let answer = tokio::select! {
             biased;
             answer = answer => answer.ok()?.ok()?,
-            () = instance.process.death() => return None,
+            () = instance.process.death() => {
+                if instance.stopped.load(Ordering::Relaxed) {
+                    let what = format!("{} was told to stop and did not finish {method} {path}", instance.process.name);
+                    lock(&self.refused).push(what);
+                }
+                return None;
+            }
         };
         if self.world.happens(self.world.weather().lost) {
             return None;
         }
         let status = answer.status();
         let said = answer.into_body().collect().await.ok()?.to_bytes();
-        Some((status, serde_json::from_slice(&said).unwrap_or_default()))
+        let said = serde_json::from_slice(&said).unwrap_or_default();
+        if status.is_server_error() && instance.process.was_let_down() == let_down {
+            let what = format!("{} answered {method} {path} although its store did: {said}", instance.process.name);
+            lock(&self.refused).push(what);
+        }
+        Some((status, said))
     }
 }

@@ -13,6 +13,7 @@ use runtime::{Service, Stop};
 use tokio::time::{Instant, sleep};
 
 use super::{Instance, SERVICES, Town, door::Door, lock};
+use crate::sabotage::Sabotage;
 
 impl Town {
     pub(super) async fn keep_serving(self: Arc<Self>, service: &'static str, number: u64) {
@@ -29,8 +30,8 @@ impl Town {
             if let Some(service_) = started {
                 let door = service_.door();
                 let people = runtime::service::router(vec![service_]);
-                let (stopping, in_flight) = (Arc::default(), Arc::new(()));
-                let instance = Instance { process: process.clone(), stopping, in_flight, door, people };
+                let (stopping, stopped, in_flight) = (Arc::default(), Arc::default(), Arc::new(()));
+                let instance = Instance { process: process.clone(), stopping, stopped, in_flight, door, people };
                 lock(&self.instances).entry(service).or_default().push(instance);
                 process.death().await;
             }
@@ -100,9 +101,15 @@ impl Town {
         instance.stopping.store(true, Ordering::Relaxed);
         let ends = Instant::now() + runtime::server::SHUTDOWN;
         // Whoever asks it something holds on to it for as long.
-        while Arc::strong_count(&instance.in_flight) > 2 && Instant::now() < ends && !instance.process.is_dead() {
+        let finishes = !self.world.breaks(Sabotage::StopAtOnce);
+        while finishes
+            && Arc::strong_count(&instance.in_flight) > 2
+            && Instant::now() < ends
+            && !instance.process.is_dead()
+        {
             sleep(Duration::from_millis(10)).await;
         }
+        instance.stopped.store(!instance.process.is_dead(), Ordering::Relaxed);
         instance.process.kill();
     }
 }

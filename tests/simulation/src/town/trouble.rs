@@ -31,7 +31,7 @@ impl Town {
                 2 => self.log.rebalance(),
                 3 => self.log.commit(),
                 4 => self.world.pick(&stores).iter().for_each(|store| store.goes_out(for_a_while)),
-                5 => self.log.goes_out(for_a_while),
+                5 => self.world.log_goes_out(for_a_while),
                 6 => {
                     if let Some(instance) = self.world.pick(&running) {
                         tokio::spawn(self.clone().stop(instance.clone()));
