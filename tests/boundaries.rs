@@ -24,7 +24,8 @@ fn no_service_depends_on_another() {
 
 #[test]
 fn shared_code_has_mechanisms_only() {
-    // Words of the domain; "order" itself is too common a word in English to be looked for, and a database has drivers.
+    // Words of the domain; "order" itself is too common a word in English to be looked for, a database has drivers, and
+    // what is delivered once more is a redelivery.
     let nouns = ["kitchen", "ticket", "payment", "refund", "delivery_", "menu", "cook"];
     let mut files = vec![workspace().join("shared")];
     let mut looked_at = 0;
@@ -37,7 +38,8 @@ fn shared_code_has_mechanisms_only() {
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             let spoken = |line: &&str| !line.trim_start().starts_with("//") && !line.trim_start().starts_with("--");
             for line in code.lines().filter(spoken) {
-                let noun = nouns.iter().find(|noun| line.to_lowercase().contains(*noun));
+                let words = line.to_lowercase().replace("redelivery", "");
+                let noun = nouns.iter().find(|noun| words.contains(*noun));
                 assert!(noun.is_none() || path.to_string_lossy().contains("/tests/"), "{}: {line}", path.display());
             }
         }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use end_to_end::{PATIENCE, Way, World};
+use end_to_end::{PATIENCE, PROVIDER, Way, World};
 use event_sourcing::Database;
 use eventing::log::{EmbeddedLog, EventLog, KafkaLog, Partition, Record};
 use serde_json::Value;
@@ -78,8 +78,8 @@ impl Original {
             let url = self.place.copy(service, folder.path(), &name).await;
             stores.insert(service, Database::connect(&url).await.expect("the copy"));
         }
-        let ledger = self.place.copy_ledger(folder.path()).await;
-        let ledger = ledger.unwrap_or_else(|| stores["payment"].clone());
+        let ledger = self.place.copy(PROVIDER, folder.path(), &name).await;
+        let ledger = Database::connect(&ledger).await.expect("the copy");
         let mut records = self.records.clone();
         faults::plant_in_stores(fault, &stores, &ledger, &self.victim).await;
         faults::plant_on_the_log(fault, &mut records, &stores, &self.victim).await;
@@ -93,8 +93,13 @@ impl Original {
                 World::empty_kafka().await;
                 write(&*kafka(), &records).await;
                 let brokers = std::env::var("KAFKA_BROKERS").expect("asked for by is_possible");
-                let url = on_the_same_server(&self.place.url("order"), &format!("{name}_{{service}}"));
-                (vec!["--database-url".to_owned(), url], vec![("KAFKA_BROKERS".to_owned(), brokers)])
+                let url = |which| on_the_same_server(&self.place.url("order"), &format!("{name}_{which}"));
+                let settings = [
+                    ("KAFKA_BROKERS", brokers),
+                    ("DATABASE_URL", url("{service}")),
+                    ("PROVIDER_DATABASE_URL", url(PROVIDER)),
+                ];
+                (Vec::new(), settings.map(|(name, value)| (name.to_owned(), value)).to_vec())
             }
         };
         for store in stores.values() {
@@ -148,11 +153,6 @@ impl Place {
                 on_the_same_server(&original, &format!("{name}_{service}"))
             }
         }
-    }
-
-    async fn copy_ledger(&self, folder: &Path) -> Option<Database> {
-        let Self::Folder(original) = self else { return None };
-        Some(Database::connect(&copy_file(original, folder, "provider")).await.expect("the copy"))
     }
 }
 
@@ -228,9 +228,10 @@ async fn storm_on_servers(way: Way) -> World {
     let rest = tokio::time::timeout(PATIENCE, async {
         loop {
             let brokers = std::env::var("KAFKA_BROKERS").expect("asked for by is_possible");
-            let url = on_the_same_server(&world.database_url("order"), &database_pattern(&world));
-            let audit = ["audit", "--database-url", &url];
-            let (status, said) = World::run("rainstorm", &audit, &[("KAFKA_BROKERS", &brokers)]).await;
+            let (stores, provider) = (world.database_url("{service}"), world.database_url(PROVIDER));
+            let settings =
+                [("KAFKA_BROKERS", &*brokers), ("DATABASE_URL", &stores), ("PROVIDER_DATABASE_URL", &provider)];
+            let (status, said) = World::run("rainstorm", &["audit"], &settings).await;
             if status == Some(0) {
                 return;
             }
@@ -240,12 +241,6 @@ async fn storm_on_servers(way: Way) -> World {
     rest.await.expect("everything comes to rest");
     world.kill().await;
     world
-}
-
-fn database_pattern(world: &World) -> String {
-    let url = world.database_url("order");
-    let (_, name) = url.rsplit_once('/').expect("a URL with a database");
-    name.replace("_order", "_{service}")
 }
 
 async fn read(log: &dyn EventLog) -> Records {
