@@ -21,6 +21,7 @@ use eventing::{
     log::{EmbeddedLog, EventLog, Lag},
     sources::Sources,
 };
+use futures::future::join_all;
 use runtime::{
     Service, Stop,
     server::{Limits, serve},
@@ -187,12 +188,14 @@ impl City {
         let database_url = format!("sqlite:{}/{{service}}.db", args.data.display());
 
         let (mut routers, mut doors): (Vec<Router>, HashMap<&str, Vec<Router>>) = Default::default();
+        let mut finish = Vec::new();
         for _ in 0..args.instances {
             let mut instance = Vec::new();
             for name in NAMES {
                 let platform = services::platform(name, &database_url, log.clone());
                 let service: Service = services::start(name, &settings, platform).await?;
                 doors.entry(name).or_default().push(service.door());
+                finish.push(service.finish());
                 instance.push(service);
             }
             routers.push(runtime::service::router(instance));
@@ -207,8 +210,8 @@ impl City {
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { port: args.port, source })?;
         let port = listener.local_addr().map_err(StartError::Serve)?.port();
         eprintln!("listening on port {port}");
-        let server =
-            tokio::spawn(serve(listener, one_after_the_other(routers), stop.clone(), Limits::of_this_system()));
+        let (router, limits, finish) = (one_after_the_other(routers), Limits::of_this_system(), join_all(finish));
+        let server = tokio::spawn(serve(listener, router, stop.clone(), limits, finish));
         Ok(Self { port, log, sources, bridge, server })
     }
 

@@ -1,9 +1,11 @@
 /* A calendar that is wrong by CLOCK_SKEW seconds: preloaded, it stands before the C library's own. How fast time
-   passes stays as it was. */
+   passes stays as it was, also for whoever waits until a moment of this calendar, as librdkafka does. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdlib.h>
 #include <sys/time.h>
 #include <sys/syscall.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,4 +34,13 @@ time_t time(time_t *into) {
     if (clock_gettime(CLOCK_REALTIME, &precise)) return -1;
     if (into) *into = precise.tv_sec;
     return precise.tv_sec;
+}
+
+/* librdkafka waits until a moment of this calendar, and the kernel knows another one. */
+int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex, const struct timespec *restrict until) {
+    static int (*original)(cnd_t *, mtx_t *, const struct timespec *);
+    struct timespec moment = *until;
+    moment.tv_sec -= skew();
+    if (!original) original = (int (*)(cnd_t *, mtx_t *, const struct timespec *))dlsym(RTLD_NEXT, "cnd_timedwait");
+    return original(condition, mutex, &moment);
 }

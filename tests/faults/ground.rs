@@ -150,6 +150,9 @@ impl Ground {
         let count = |name: &str| summaries.iter().filter_map(|summary| summary[name].as_u64()).sum::<u64>();
         let unheard = if self.unheard_customers { 0 } else { count("failed") };
         let trouble = (count("unfinished"), count("wrongly_cancelled"), unheard);
+        if trouble.0 > 0 {
+            eprintln!("    left to do: {:#?}", proof::left(&self.world).await);
+        }
         assert_eq!(trouble, (0, 0, 0), "unfinished, wrongly cancelled, not accepted: {summaries:#?}");
 
         proof::nothing_is_stuck(&self.world).await;

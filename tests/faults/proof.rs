@@ -7,21 +7,18 @@ use std::{
 };
 
 use end_to_end::{PATIENCE, PROVIDER, SERVICES, Way, World, until};
+use event_sourcing::Database;
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Returns when nobody has anything left to do: no group is behind, no event unpublished, none begun and not finished,
-/// nothing owed. (Embedded, the audit looks into the stores.)
+/// nothing owed.
 pub async fn nothing_is_stuck(world: &World) {
     let since = Instant::now();
     loop {
-        let mut left = to_do(world).await;
-        if left.is_empty() {
-            left = lags(world).await;
-        }
+        let left = left(world).await;
         if left.is_empty() {
             return;
         }
@@ -30,17 +27,22 @@ pub async fn nothing_is_stuck(world: &World) {
     }
 }
 
+/// What somebody has still to do.
+pub async fn left(world: &World) -> Vec<String> {
+    let left = to_do(world).await;
+    if left.is_empty() { lags(world).await } else { left }
+}
+
 /// What the stores still have to do: `kitchen has 3 unpublished events` …
 async fn to_do(world: &World) -> Vec<String> {
     let mut left = Vec::new();
-    let services: &[&str] = if matches!(world.way(), Way::Embedded(_)) { &[] } else { &SERVICES };
-    for service in services {
+    for service in SERVICES {
         let mut questions = vec![
             ("unpublished events", "SELECT COUNT(*) FROM events WHERE published = 0"),
             ("events begun and not finished", "SELECT COUNT(*) FROM inbox WHERE done = 0"),
             ("dead letters that are not on the log", "SELECT COUNT(*) FROM dead_letters WHERE published = 0"),
         ];
-        if *service == "payment" {
+        if service == "payment" {
             questions.push(("payments owed", "SELECT COUNT(*) FROM owed"));
         }
         for (what, sql) in questions {
@@ -153,7 +155,8 @@ async fn orders(world: &World) -> Vec<Value> {
 
 /// The one number that a database answers.
 pub async fn number(world: &World, database: &str, sql: &str) -> i64 {
-    let mut connection = PgConnection::connect(&world.database_url(database)).await.expect("PostgreSQL answers");
-    let found = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await;
-    found.unwrap_or_else(|error| panic!("{database}: {sql}: {error}"))
+    let store = Database::connect(&world.database_url(database)).await.expect("the store answers");
+    let rows = store.fetch(sql.to_owned(), []).await.unwrap_or_else(|error| panic!("{database}: {sql}: {error}"));
+    store.close().await;
+    rows[0].int(0).expect("a number")
 }

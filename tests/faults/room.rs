@@ -45,10 +45,12 @@ pub async fn postgres_has_no_connection_left(plan: Plan) {
 struct Disk(PathBuf);
 
 impl Disk {
-    /// A small one at `path`; `None` where that takes rights that this process doesn't have.
+    /// One at `path` with room for all that a short storm writes (each file keeps a journal of up to 32 MB); `None`
+    /// where that takes rights that this process doesn't have.
     fn mount(path: &Path) -> Option<Self> {
         std::fs::create_dir_all(path).expect("a folder");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=96m", "rainstorm-fault"]).arg(path).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=448m", "rainstorm-fault"]).arg(path).output();
         if mount.is_ok_and(|mount| mount.status.success()) {
             return Some(Self(path.to_owned()));
         }

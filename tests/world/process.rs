@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 pub use rustix::process::Signal;
@@ -84,14 +84,13 @@ impl Process {
                     (Some(announced), Some(waiting)) => drop(waiting.send(announced)),
                     (_, waiting) => {
                         port = waiting;
-                        hearing.lock().expect("no panic holds it").push(format!("{name}: {line}"));
+                        words(&hearing).push(format!("{name}: {line}"));
                     }
                 }
             }
         });
         let port = tokio::time::timeout(PATIENCE, listening).await.ok().and_then(Result::ok);
-        let port =
-            port.unwrap_or_else(|| panic!("{} did not start: {:?}", plan.name, said.lock().expect("unpoisoned")));
+        let port = port.unwrap_or_else(|| panic!("{} did not start: {:?}", plan.name, words(&said)));
         Process { plan, child, port, said }
     }
 
@@ -132,8 +131,13 @@ impl Process {
 
     /// What it has said so far.
     pub fn said(&self) -> Vec<String> {
-        self.said.lock().expect("unpoisoned").clone()
+        words(&self.said).clone()
     }
+}
+
+/// Whoever fails may hold them: what was said is as good as before.
+fn words(said: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A port that nobody has now, and that no outgoing connection gets while its owner is away.

@@ -58,6 +58,18 @@ impl Outbox {
         let _ = self.requests.send(Request { streams, answer: None });
     }
 
+    /// Returns when the log has whatever was to be published until now, however long that takes.
+    pub async fn finish(&self) {
+        loop {
+            let (answer, answered) = oneshot::channel();
+            let asked = self.requests.send(Request { streams: Vec::new(), answer: Some(answer) });
+            match (asked, answered.await) {
+                (Ok(()), Ok(Err(Failure::Retry(_)))) => tokio::time::sleep(RETRY).await,
+                _ => return,
+            }
+        }
+    }
+
     /// Publishes whatever a crash left behind.
     ///
     /// # Errors
@@ -100,7 +112,8 @@ async fn publish_requests(publisher: Publisher, mut requested: mpsc::UnboundedRe
         }
         let mut streams: BTreeSet<String> = std::mem::take(&mut unfinished);
         streams.extend(requests.iter().flat_map(|request| request.streams.iter().cloned()));
-        let outcome = publisher.publish(streams.iter().cloned().collect()).await;
+        let outcome =
+            if streams.is_empty() { Ok(()) } else { publisher.publish(streams.iter().cloned().collect()).await };
         if let Err(error) = &outcome {
             tracing::warn!(%error, topic = publisher.topic, "not published yet");
             unfinished = streams;

@@ -4,6 +4,7 @@ use std::{collections::HashMap, future::Future, net::Ipv4Addr, process::ExitCode
 
 use clap::Parser;
 use event_sourcing::{Database, MIGRATIONS, Store, StoreError};
+use futures::future::join_all;
 use prometheus::Registry;
 use runtime::{
     Service, Stop,
@@ -137,7 +138,11 @@ impl Platform {
         people: OpenApiRouter,
     ) -> Service {
         let database = writer.store.database().clone();
-        self.listen(who.name, database, Arc::new(Reactor::new(writer, reactions)), people)
+        let outbox = writer.outbox.clone();
+        self.listen(who.name, database, Arc::new(Reactor::new(writer, reactions)), people).finishing(move || {
+            let outbox = outbox.clone();
+            async move { outbox.finish().await }
+        })
     }
 
     /// Any service whose door leads to `handler`.
@@ -229,7 +234,8 @@ pub async fn listen_and_serve(
 ) -> Result<(), StartError> {
     let listener = TcpListener::bind((address, port)).await.map_err(|source| StartError::Listen { port, source })?;
     eprintln!("listening on port {}", listener.local_addr()?.port());
-    serve(listener, runtime::service::router(services), stop, Limits::of_this_system()).await;
+    let finish = join_all(services.iter().map(Service::finish));
+    serve(listener, runtime::service::router(services), stop, Limits::of_this_system(), finish).await;
     Ok(())
 }
 

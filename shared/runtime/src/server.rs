@@ -68,8 +68,8 @@ impl Limits {
     }
 }
 
-/// Serves until `stop`, then lets what is in flight finish, for [`SHUTDOWN`] at most.
-pub async fn serve(listener: TcpListener, router: Router, stop: Stop, limits: Limits) {
+/// Serves until `stop`, then lets what is in flight finish, and after it `finish`: for [`SHUTDOWN`] at most.
+pub async fn serve(listener: TcpListener, router: Router, stop: Stop, limits: Limits, finish: impl Future) {
     let connections = TaskTracker::new();
     let mut room = Room::new(limits.connections);
     let next = async |room: &mut Room| (accept(&listener).await, room.one_more().await);
@@ -82,7 +82,11 @@ pub async fn serve(listener: TcpListener, router: Router, stop: Stop, limits: Li
     drop(listener);
     connections.close();
     // What is not finished by then is cut off with the process.
-    let _ = tokio::time::timeout(SHUTDOWN, connections.wait()).await;
+    let finished = async {
+        connections.wait().await;
+        finish.await;
+    };
+    let _ = tokio::time::timeout(SHUTDOWN, finished).await;
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {

@@ -19,7 +19,8 @@ pub const COMMAND_LIMIT: usize = 64 * 1024;
 /// The largest body of `POST /events`, in bytes.
 pub const EVENTS_LIMIT: usize = 4 * 1024 * 1024;
 
-type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+type Task<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
+type Check = Task<Result<(), String>>;
 
 /// Everything that the outside sees of a service.
 pub struct Service {
@@ -31,6 +32,7 @@ pub struct Service {
     door_openapi: OpenApi,
     metrics: Registry,
     ready: Check,
+    finish: Task<()>,
 }
 
 impl Service {
@@ -58,7 +60,24 @@ impl Service {
         complete(&mut door_openapi);
         let people = people.layer(DefaultBodyLimit::max(COMMAND_LIMIT));
         let door = door.layer(DefaultBodyLimit::max(EVENTS_LIMIT));
-        Self { name, people, openapi, door, door_openapi, metrics, ready: Arc::new(move || Box::pin(ready())) }
+        let ready: Check = Arc::new(move || Box::pin(ready()));
+        let finish: Task<()> = Arc::new(|| Box::pin(std::future::ready(())));
+        Self { name, people, openapi, door, door_openapi, metrics, ready, finish }
+    }
+
+    /// With something that is left to do after its last answer, when it stops.
+    #[must_use]
+    pub fn finishing<F>(self, finish: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self { finish: Arc::new(move || Box::pin(finish())), ..self }
+    }
+
+    /// Does what is left to do after the last answer.
+    pub fn finish(&self) -> impl Future<Output = ()> + Send + use<> {
+        let finish = self.finish.clone();
+        async move { finish().await }
     }
 
     /// The door alone, at `/events`: for a bridge in the same process.

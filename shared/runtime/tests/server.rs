@@ -55,7 +55,7 @@ async fn served() -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), Stop::default());
     let limits = Limits { idle: SHORT, body: SHORT, connections: PLACES };
-    let server = tokio::spawn(serve(listener, router, stop.clone(), limits));
+    let server = tokio::spawn(serve(listener, router, stop.clone(), limits, std::future::ready(())));
     Served { address, stop, server, answers }
 }
 

@@ -284,6 +284,25 @@ async fn what_the_log_did_not_take_is_answered_503_and_published_when_it_is_told
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop_a_service_publishes_what_it_has_stored() {
+    on_every_database(|it| async move {
+        it.log.1.store(false, Ordering::SeqCst);
+        let cause = event_sourcing::Cause::command(None, event_sourcing::TraceContext::new());
+        it.writer.store.handle::<Counter>(&cause, "s", || 1, |_| vec![]).await.unwrap();
+        // Whoever sent the command has its answer; this is done behind its back.
+        assert!(it.writer.outbox.publish(vec!["s".to_owned()]).await.is_err());
+        let platform = Platform { log: it.log.clone(), database_url: String::new() };
+        let service = platform.assemble(WHO, it.writer.clone(), it.handler.clone(), OpenApiRouter::new());
+        let stop = Stop::default();
+        stop.now();
+        it.log.1.store(true, Ordering::SeqCst);
+        eventing::listen_and_serve((std::net::Ipv4Addr::LOCALHOST, 0), vec![service], stop).await.unwrap();
+        assert_eq!(it.on_topic(WHO.topic).await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tick_sweeps_out_what_a_crash_left_unpublished() {
     on_every_database(|it| async move {
         let cause = event_sourcing::Cause::command(None, event_sourcing::TraceContext::new());
