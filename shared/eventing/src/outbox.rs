@@ -112,8 +112,7 @@ async fn publish_requests(publisher: Publisher, mut requested: mpsc::UnboundedRe
         }
         let mut streams: BTreeSet<String> = std::mem::take(&mut unfinished);
         streams.extend(requests.iter().flat_map(|request| request.streams.iter().cloned()));
-        let outcome =
-            if streams.is_empty() { Ok(()) } else { publisher.publish(streams.iter().cloned().collect()).await };
+        let outcome = publisher.publish(streams.iter().cloned().collect()).await;
         if let Err(error) = &outcome {
             tracing::warn!(%error, topic = publisher.topic, "not published yet");
             unfinished = streams;
@@ -128,6 +127,9 @@ async fn publish_requests(publisher: Publisher, mut requested: mpsc::UnboundedRe
 
 impl Publisher {
     async fn publish(&self, streams: Vec<String>) -> Result<(), Failure> {
+        if streams.is_empty() {
+            return Ok(());
+        }
         let lock = self.store.database().lock_publishing(&streams).await?;
         let events: Vec<Recorded> = self.store.unpublished(Some(streams), SWEEP).await?;
         let records = events.iter().map(|event| published(self.source, event).and_then(to_record));
