@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use event_sourcing::Database;
 use serde_json::Value;
 use sqlx::Connection;
 use tokio::{
@@ -311,6 +312,14 @@ impl World {
         let url = std::env::var("POSTGRES_URL").expect("asked for by is_possible");
         let (server, _) = url.rsplit_once('/').expect("a URL with a database");
         format!("{server}/{}_{service}", self.name)
+    }
+
+    /// The one number that the database of a service, or of the [`PROVIDER`], answers.
+    pub async fn number(&self, database: &str, sql: &str) -> i64 {
+        let store = Database::connect(&self.database_url(database)).await.expect("the store answers");
+        let rows = store.fetch(sql.to_owned(), []).await.unwrap_or_else(|error| panic!("{database}: {sql}: {error}"));
+        store.close().await;
+        rows[0].int(0).expect("a number")
     }
 
     async fn create_databases(&self) {

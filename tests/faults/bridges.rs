@@ -2,10 +2,7 @@
 
 use end_to_end::Signal;
 
-use crate::{
-    ground::{ALONE, Ground, Plan},
-    proof,
-};
+use crate::ground::{ALONE, Ground, Plan};
 
 pub async fn two_bridges_come_and_go(plan: Plan) {
     let mut ground = Ground::prepare(plan, ALONE, &[]).await;
@@ -44,7 +41,7 @@ pub async fn everybody_is_told_to_stop_in_turn(plan: Plan) {
         assert_eq!(ground.world.ended(process).await, Some(0), "{process} did not stop in order");
         if process != "bridge" {
             let unpublished = "SELECT COUNT(*) FROM events WHERE published = 0";
-            assert_eq!(proof::number(&ground.world, process, unpublished).await, 0, "{process} left work behind");
+            assert_eq!(ground.world.number(process, unpublished).await, 0, "{process} left work behind");
         }
         ground.world.start_again(process, &[]).await;
     }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use end_to_end::{PATIENCE, PROVIDER, SERVICES, Way, World, until};
-use event_sourcing::Database;
 use serde_json::Value;
 
 /// Between two looks.
@@ -46,7 +45,7 @@ async fn to_do(world: &World) -> Vec<String> {
             questions.push(("payments owed", "SELECT COUNT(*) FROM owed"));
         }
         for (what, sql) in questions {
-            let count = number(world, service, sql).await;
+            let count = world.number(service, sql).await;
             if count > 0 {
                 left.push(format!("{service} has {count} {what}"));
             }
@@ -112,7 +111,7 @@ pub async fn every_order_is_paid(world: &World) {
     let placed = "SELECT COUNT(*) FROM events WHERE type = 'dev.rainstorm.order.placed.v1'";
     let asked = "SELECT COUNT(DISTINCT stream_id) FROM events";
     until("every order to be paid or declined", || async {
-        (number(world, "payment", asked).await == number(world, "order", placed).await).then_some(())
+        (world.number("payment", asked).await == world.number("order", placed).await).then_some(())
     })
     .await;
 }
@@ -123,7 +122,7 @@ pub async fn every_order_has_ended(world: &World) {
     let ended = "SELECT COUNT(*) FROM events \
                  WHERE type IN ('dev.rainstorm.order.completed.v1', 'dev.rainstorm.order.cancelled.v1')";
     until("every order to end", || async {
-        (number(world, "order", placed).await == number(world, "order", ended).await).then_some(())
+        (world.number("order", placed).await == world.number("order", ended).await).then_some(())
     })
     .await;
 }
@@ -131,7 +130,7 @@ pub async fn every_order_has_ended(world: &World) {
 /// Proves that no service has given anything up.
 pub async fn nothing_was_given_up(world: &World) {
     for service in SERVICES {
-        let letters = number(world, service, "SELECT COUNT(*) FROM dead_letters").await;
+        let letters = world.number(service, "SELECT COUNT(*) FROM dead_letters").await;
         assert_eq!(letters, 0, "{service} has dead letters");
     }
 }
@@ -151,12 +150,4 @@ async fn orders(world: &World) -> Vec<Value> {
             None => return orders,
         }
     }
-}
-
-/// The one number that a database answers.
-pub async fn number(world: &World, database: &str, sql: &str) -> i64 {
-    let store = Database::connect(&world.database_url(database)).await.expect("the store answers");
-    let rows = store.fetch(sql.to_owned(), []).await.unwrap_or_else(|error| panic!("{database}: {sql}: {error}"));
-    store.close().await;
-    rows[0].int(0).expect("a number")
 }

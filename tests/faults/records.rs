@@ -10,10 +10,7 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord},
 };
 
-use crate::{
-    ground::{ALONE, Ground, Plan},
-    proof,
-};
+use crate::ground::{ALONE, Ground, Plan};
 
 const TOPICS: [&str; 4] = ["orders", "payments", "kitchen", "deliveries"];
 /// Who hears how many of them.
@@ -67,14 +64,14 @@ pub async fn records_that_nobody_can_handle_hurt_nobody(plan: Plan) {
     for (service, topics) in HEARD {
         let no_events = "SELECT COUNT(*) FROM dead_letters WHERE event LIKE '%\"dev.knative.kafka.event\"%'";
         until("a letter for every record that is no event", || async {
-            (proof::number(&ground.world, service, no_events).await == 5 * topics).then_some(())
+            (ground.world.number(service, no_events).await == 5 * topics).then_some(())
         })
         .await;
     }
     for what in ["of this event is not understood", "no subject"] {
         let sql = format!("SELECT COUNT(*) FROM dead_letters WHERE reason LIKE '%{what}%'");
         until("a letter of each topic that query can't read", || async {
-            (proof::number(&ground.world, "query", &sql).await == 4).then_some(())
+            (ground.world.number("query", &sql).await == 4).then_some(())
         })
         .await;
     }

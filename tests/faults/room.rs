@@ -45,7 +45,7 @@ pub async fn postgres_has_no_connection_left(plan: Plan) {
 struct Disk(PathBuf);
 
 impl Disk {
-    /// One at `path` with room for all that a short storm writes (each file keeps a journal of up to 32 MB); `None`
+    /// One at `path` with room for all that a storm writes (each file keeps a journal of up to 32 MB); `None`
     /// where that takes rights that this process doesn't have.
     fn mount(path: &Path) -> Option<Self> {
         std::fs::create_dir_all(path).expect("a folder");
