@@ -55,11 +55,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    runtime::start_logging();
     let parsed = match runtime::settings::parse::<Rainstorm>() {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };
+    runtime::start_logging(match parsed.command {
+        Some(Command::Audit(_) | Command::Rebuild(_)) => runtime::WARNINGS_BUT_SLOW_STATEMENTS,
+        _ => runtime::WARNINGS,
+    });
     let threads = match tokio::runtime::Runtime::new() {
         Ok(threads) => threads,
         Err(error) => {

@@ -196,7 +196,7 @@ where
     S: clap::Args,
     F: Future<Output = Result<Service, StartError>>,
 {
-    runtime::start_logging();
+    runtime::start_logging(runtime::WARNINGS);
     let settings = match runtime::settings::parse::<Alone<S>>() {
         Ok(settings) => settings,
         Err(code) => return code,

@@ -31,7 +31,7 @@ struct Settings {
 fn main() -> ExitCode {
     // A service that says what goes wrong would say little else here.
     if std::env::var_os("RUST_LOG").is_some() {
-        runtime::start_logging();
+        runtime::start_logging(runtime::WARNINGS);
     }
     let settings = Settings::parse();
     let holds = if let Some(seed) = settings.seed {
