@@ -9,7 +9,7 @@ use eventing::log::{EventLog, LogError, Partition, Record, Stored};
 use crate::services::{SERVICES, Service, hash};
 
 /// Records that are held in memory together, about.
-const AT_ONCE: i64 = 1_500_000;
+const AT_ONCE: i64 = 400_000;
 /// Records that are read at a time.
 const CHUNK: usize = 1000;
 

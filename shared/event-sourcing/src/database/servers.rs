@@ -21,6 +21,9 @@ use super::{Backend, Index, PublishingLock, Row, StoreError, Transaction, Value}
 /// Connections that one process keeps to one database, at most.
 const CONNECTIONS: u32 = 5;
 const RELAXED_CONNECTIONS: u32 = 3;
+/// The same for whoever only looks at tables that others keep: it asks one thing at a time, and each connection has a
+/// cache of its own.
+const LOOKING_CONNECTIONS: u32 = 2;
 
 /// A pool of connections to one database.
 #[derive(Debug)]
@@ -56,7 +59,8 @@ impl Servers {
             None if url.starts_with("postgres://") || url.starts_with("postgresql://") => (None, url.to_owned()),
             None => return Err(StoreError::Url("must begin with postgres:// or sqlite:".into())),
         };
-        let pool = connections(file.is_some(), true, CONNECTIONS).connect(&full_url).await?;
+        let most = if create { CONNECTIONS } else { LOOKING_CONNECTIONS };
+        let pool = connections(file.is_some(), true, most).connect(&full_url).await?;
         let relaxed = connections(file.is_some(), false, RELAXED_CONNECTIONS).connect_lazy(&full_url)?;
         Ok(Self { pool, relaxed, file })
     }
