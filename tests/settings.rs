@@ -42,6 +42,8 @@ async fn every_bad_setting_is_named() {
         ("rainstorm", &["storm", "--calm-for", "ages"], vec![], "--calm-for"),
         ("rainstorm", &["storm", "--url", "http://127.0.0.1:1"], vec![], "http://127.0.0.1:1"),
         ("rainstorm", &["lag", "--data", "no/such/folder"], vec![], "no/such/folder"),
+        ("rainstorm", &["topics"], vec![], "KAFKA_BROKERS"),
+        ("rainstorm", &["healthy", "--port", "1"], vec![], "http://127.0.0.1:1/"),
         ("rainstorm", &["dead-letters", "list", "--data", "no/such/folder"], vec![], "no/such/folder"),
     ];
     for (program, arguments, settings, named) in cases {
@@ -50,6 +52,38 @@ async fn every_bad_setting_is_named() {
         assert!(said.contains(named), "{program} {arguments:?} {settings:?} should name {named}: {said}");
         assert!(!said.contains("panicked"), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_asks_its_service_whether_it_is_ready() {
+    let world = World::start(end_to_end::Way::Embedded(1), &[]).await;
+    let port = world.url("order").rsplit(':').next().expect("a port").to_owned();
+    let (status, said) = World::run("rainstorm", &["healthy"], &[("PORT", &port)]).await;
+    assert_eq!(status, Some(0), "{said}");
+    let nowhere = format!("{}/nowhere", world.url("order"));
+    let (status, said) = World::run("rainstorm", &["healthy", "--url", &nowhere], &[]).await;
+    assert!(status == Some(1) && said.contains("404"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_topic_that_somebody_hears_is_created() {
+    let way = end_to_end::Way::KafkaAndPostgres(1);
+    if !way.is_possible() {
+        return;
+    }
+    let mut world = World::start(way, &[]).await;
+    world.kill().await;
+    World::empty_kafka().await;
+    let brokers = std::env::var("KAFKA_BROKERS").expect("asked for by is_possible");
+    for _ in ["missing", "there"] {
+        let (status, said) = World::run("rainstorm", &["topics"], &[("KAFKA_BROKERS", &brokers)]).await;
+        assert!(
+            status == Some(0) && said.contains("9 topics are there: deliveries, delivery.dead-letters, "),
+            "{said}"
+        );
+    }
+    let (_, lag) = World::run("rainstorm", &["lag", "--all"], &[("KAFKA_BROKERS", &brokers)]).await;
+    assert!(lag.contains("query.dead-letters") && lag.contains("payments"), "{lag}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

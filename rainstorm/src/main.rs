@@ -3,6 +3,7 @@
 mod audit;
 mod dead_letters;
 mod demo;
+mod healthy;
 mod lag;
 mod order;
 mod rebuild;
@@ -10,6 +11,7 @@ mod seed;
 mod serve;
 mod services;
 mod storm;
+mod topics;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,10 @@ enum Command {
     Rebuild(rebuild::RebuildArgs),
     /// Show how far each service is behind, per partition.
     Lag(lag::LagArgs),
+    /// Create every topic that is missing.
+    Topics(topics::TopicsArgs),
+    /// Ask a service whether it is ready; the status is the answer.
+    Healthy(healthy::HealthyArgs),
     /// Prove what the services promise, from the log and the stores of a deployment.
     Audit(audit::AuditArgs),
     /// See what the services could not handle, and have it handled again or given up.
@@ -81,6 +87,8 @@ fn main() -> ExitCode {
             Some(Command::Bridge(args)) => serve::bridge(args).await?,
             Some(Command::Order(args)) => order::order(args).await?,
             Some(Command::Lag(args)) => lag::lag(args).await?,
+            Some(Command::Topics(args)) => topics::topics(args).await?,
+            Some(Command::Healthy(args)) => healthy::healthy(args).await?,
             Some(Command::Audit(args)) => audit::audit(args).await?,
             Some(Command::Rebuild(args)) => rebuild::rebuild(args).await?,
             Some(Command::DeadLetters(args)) => dead_letters::dead_letters(args).await?,
