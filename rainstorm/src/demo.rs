@@ -42,8 +42,6 @@ const PARTITIONS: i32 = 12;
 
 /// Events that one knock carries, at most: most of them concern somebody else, and those cost next to nothing.
 const BATCH: usize = 512;
-/// Each service has one file and so one writer: more workers than this would only wait for each other.
-const BOUNDS: Bounds = Bounds { most: 4, target: 64, rest: Duration::from_secs(1), beat: Duration::from_millis(20) };
 
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
@@ -202,7 +200,7 @@ impl City {
         }
         let sinks = doors.into_iter().map(|(name, doors)| (name.to_owned(), in_turn(doors))).collect();
         let sources = services::sources(None)?;
-        let bridge_settings = BridgeSettings { tick: args.tick_every, bounds: BOUNDS, batch: BATCH };
+        let bridge_settings = BridgeSettings { tick: args.tick_every, bounds: Bounds::default(), batch: BATCH };
         let bridge = Bridge::start(log.clone(), &sources, &sinks, &bridge_settings, stop).await?;
 
         let address = (Ipv4Addr::LOCALHOST, args.port);

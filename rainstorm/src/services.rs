@@ -63,18 +63,62 @@ pub fn sources(folder: Option<&Path>) -> Result<Sources, StartError> {
     let read = match folder {
         Some(folder) => Sources::read(folder),
         None => Sources::parse([
+            ("knative/order/service.yaml", include_str!("../../knative/order/service.yaml")),
             ("knative/order/kafkasource.yaml", include_str!("../../knative/order/kafkasource.yaml")),
             ("knative/order/dead-letters.yaml", include_str!("../../knative/order/dead-letters.yaml")),
+            ("knative/payment/service.yaml", include_str!("../../knative/payment/service.yaml")),
             ("knative/payment/kafkasource.yaml", include_str!("../../knative/payment/kafkasource.yaml")),
             ("knative/payment/dead-letters.yaml", include_str!("../../knative/payment/dead-letters.yaml")),
+            ("knative/kitchen/service.yaml", include_str!("../../knative/kitchen/service.yaml")),
             ("knative/kitchen/kafkasource.yaml", include_str!("../../knative/kitchen/kafkasource.yaml")),
             ("knative/kitchen/dead-letters.yaml", include_str!("../../knative/kitchen/dead-letters.yaml")),
+            ("knative/delivery/service.yaml", include_str!("../../knative/delivery/service.yaml")),
             ("knative/delivery/kafkasource.yaml", include_str!("../../knative/delivery/kafkasource.yaml")),
             ("knative/delivery/dead-letters.yaml", include_str!("../../knative/delivery/dead-letters.yaml")),
+            ("knative/query/service.yaml", include_str!("../../knative/query/service.yaml")),
             ("knative/query/kafkasource.yaml", include_str!("../../knative/query/kafkasource.yaml")),
             ("knative/query/dead-letters.yaml", include_str!("../../knative/query/dead-letters.yaml")),
             ("knative/ticks.yaml", include_str!("../../knative/ticks.yaml")),
         ]),
     };
     read.map_err(|error| StartError::Setting(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The types that a service's Triggers let pass, as `k8s/components/brokers/triggers.yaml` says.
+    fn triggered(service: &str) -> BTreeSet<String> {
+        let manifests = include_str!("../../k8s/components/brokers/triggers.yaml");
+        let of_service =
+            manifests.split("---\n").filter(|trigger| trigger.contains(&format!("      name: {service}\n")));
+        let types = of_service.flat_map(str::lines).filter_map(|line| line.trim().strip_prefix("type: dev.rainstorm."));
+        types.filter_map(|name| name.strip_suffix(".v1")).map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn a_trigger_wakes_a_service_for_exactly_what_it_understands() {
+        let mut published = Vec::new();
+        for service in NAMES {
+            let Ok(contract) =
+                std::fs::read_dir(format!("{}/../services/{service}/contract", env!("CARGO_MANIFEST_DIR")))
+            else {
+                continue;
+            };
+            let names = contract.map(|file| file.unwrap().file_name().into_string().unwrap());
+            published.extend(names.filter_map(|name| name.strip_suffix(".v1.schema.json").map(ToOwned::to_owned)));
+        }
+        assert!(published.len() > 20, "the contracts have moved");
+        for service in NAMES {
+            let Some(replay) = replay(service) else {
+                assert!(triggered(service).is_empty(), "{service} wants everything");
+                continue;
+            };
+            let understood = published.iter().filter(|name| replay.understands(name).is_some()).cloned();
+            assert_eq!(triggered(service), understood.collect(), "{service}");
+        }
+    }
 }

@@ -40,6 +40,7 @@ pub struct BridgeSettings {
     pub batch: usize,
     /// How often time passes.
     pub tick: Duration,
+    /// Of a service whose manifest says nothing about them.
     pub bounds: Bounds,
 }
 
@@ -88,7 +89,11 @@ impl Bridge {
                 pulse: pulse.clone(),
                 stop: stop.clone(),
             });
-            tasks.spawn(reflex::run(knocker, settings.bounds, pulse, stop.clone()));
+            let bounds = match sources.scale.get(&subscription.service) {
+                Some(scale) => Bounds { most: scale.most, target: scale.waiting_per_worker, ..settings.bounds },
+                None => settings.bounds,
+            };
+            tasks.spawn(reflex::run(knocker, bounds, pulse, stop.clone()));
         }
         for service in &sources.ticks {
             if let Some(sink) = sinks.get(service) {

@@ -1,7 +1,7 @@
-//! Who is told of which topics: read from the KafkaSource and PingSource manifests in `knative/`, so that one set of
-//! files wires the laptop and the cluster.
+//! Who is told of which topics, and how far it multiplies: read from the KafkaSource, PingSource and Service manifests
+//! in `knative/`, so that one set of files wires the laptop and the cluster.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
@@ -14,12 +14,27 @@ pub struct Subscription {
     pub topics: Vec<String>,
 }
 
+/// How far a service multiplies: what its Knative Service says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scale {
+    /// `autoscaling.knative.dev/max-scale`; pods there, workers here.
+    pub most: usize,
+    /// `rainstorm.dev/waiting-per-worker`: one more worker wakes for every so many events that wait. (What Knative goes
+    /// by, requests in flight, says nothing here: a worker has one, with a whole batch in it.)
+    pub waiting_per_worker: u64,
+}
+
+const MAX_SCALE: &str = "autoscaling.knative.dev/max-scale";
+const WAITING_PER_WORKER: &str = "rainstorm.dev/waiting-per-worker";
+
 /// Everything that the manifests say about who hears what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     pub subscriptions: Vec<Subscription>,
     /// The services that are told that time passes: one PingSource each.
     pub ticks: Vec<String>,
+    /// By service, where its manifest says so.
+    pub scale: BTreeMap<String, Scale>,
 }
 
 /// Why the manifests can't be used.
@@ -40,8 +55,54 @@ enum Manifest {
     PingSource {
         spec: PingSourceSpec,
     },
+    Service {
+        metadata: Named,
+        #[serde(default)]
+        spec: ServiceSpec,
+    },
     #[serde(other)]
     Other,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ServiceSpec {
+    template: Template,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Template {
+    metadata: TemplateMetadata,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct TemplateMetadata {
+    annotations: BTreeMap<String, String>,
+}
+
+impl Template {
+    /// What the annotations say; nothing where one of the two is missing.
+    fn scale(&self) -> Result<Option<Scale>, String> {
+        let annotations = &self.metadata.annotations;
+        let number = |name: &str| match annotations.get(name).map(|text| (text, text.parse::<u64>())) {
+            None => Ok(None),
+            Some((_, Ok(number @ 1..))) => Ok(Some(number)),
+            Some((text, _)) => Err(format!("{name}: {text:?} must be a number from 1 on")),
+        };
+        let (most, waiting) = (number(MAX_SCALE)?, number(WAITING_PER_WORKER)?);
+        let scale = |(most, waiting_per_worker)| Scale {
+            most: usize::try_from(most).unwrap_or(usize::MAX),
+            waiting_per_worker,
+        };
+        Ok(most.zip(waiting).map(scale))
+    }
 }
 
 #[derive(Deserialize)]
@@ -109,6 +170,12 @@ impl Sources {
                         topics: spec.topics,
                     }),
                     Manifest::PingSource { spec } => sources.ticks.push(spec.sink.reference.name),
+                    Manifest::Service { metadata, spec } => {
+                        let wrong = |reason| SourcesError::File { file: file.to_owned(), reason };
+                        if let Some(scale) = spec.template.scale().map_err(wrong)? {
+                            sources.scale.insert(metadata.name, scale);
+                        }
+                    }
                     Manifest::Other => {}
                 }
             }
@@ -121,6 +188,7 @@ impl Sources {
     pub fn for_services(mut self, services: &[&str]) -> Self {
         self.subscriptions.retain(|subscription| services.contains(&subscription.service.as_str()));
         self.ticks.retain(|service| services.contains(&service.as_str()));
+        self.scale.retain(|service, _| services.contains(&service.as_str()));
         self
     }
 
@@ -178,7 +246,22 @@ spec: {schedule: '*/5 * * * *', sink: {ref: {name: kitchen}}}
 ---
 apiVersion: serving.knative.dev/v1
 kind: Service
-spec: {}
+metadata: {name: kitchen}
+spec:
+  template:
+    metadata:
+      annotations:
+        autoscaling.knative.dev/max-scale: '7'
+        rainstorm.dev/waiting-per-worker: '30'
+---
+apiVersion: v1
+kind: Service
+metadata: {name: postgres}
+spec: {clusterIP: None}
+---
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: []
 ";
 
     #[test]
@@ -189,7 +272,8 @@ spec: {}
             group: "rainstorm-kitchen".into(),
             topics: vec!["orders".into(), "payments".into()],
         };
-        assert_eq!(sources, Sources { subscriptions: vec![kitchen], ticks: vec!["kitchen".into()] });
+        let scale = BTreeMap::from([("kitchen".into(), Scale { most: 7, waiting_per_worker: 30 })]);
+        assert_eq!(sources, Sources { subscriptions: vec![kitchen], ticks: vec!["kitchen".into()], scale });
         assert_eq!(sources.clone().for_services(&["order"]), Sources::default());
     }
 
@@ -198,5 +282,8 @@ spec: {}
         let broken = KITCHEN.replace("consumerGroup", "consumergroup");
         let error = Sources::parse([("knative/kitchen.yaml", broken.as_str())]).unwrap_err().to_string();
         assert!(error.contains("knative/kitchen.yaml") && error.contains("consumerGroup"), "{error}");
+        let broken = KITCHEN.replace("'7'", "many");
+        let error = Sources::parse([("knative/kitchen.yaml", broken.as_str())]).unwrap_err().to_string();
+        assert!(error.contains("knative/kitchen.yaml") && error.contains("max-scale: \"many\""), "{error}");
     }
 }

@@ -40,7 +40,7 @@ impl Setup {
         };
         let letters = "counter.dead-letters";
         let subscriptions = vec![subscription("counter", "tests"), subscription("counter-letters", letters)];
-        let sources = Sources { subscriptions, ticks: vec![] };
+        let sources = Sources { subscriptions, ..Sources::default() };
         let door: Arc<dyn Sink> = Arc::new(Refusing(RouterSink(self.doors[0].clone())));
         let sinks = HashMap::from([("counter".to_owned(), door)]);
         let stop = Stop::default();

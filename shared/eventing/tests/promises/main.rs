@@ -22,7 +22,7 @@ use eventing::{
     bridge::{Bounds, Bridge, BridgeSettings, RouterSink, Sink},
     from_record,
     log::{EmbeddedLog, EventLog, Lag, LogError, Member, Partition, Record, Stored},
-    sources::{Sources, Subscription},
+    sources::{Scale, Sources, Subscription},
 };
 use runtime::Stop;
 use serde::{Deserialize, Serialize};
@@ -386,6 +386,7 @@ async fn a_bridge_delivers_everything_in_spite_of_a_log_that_comes_and_goes_and_
                 topics: vec!["tests".into()],
             }],
             ticks: vec!["counter".into()],
+            scale: [("counter".into(), Scale { most: 2, waiting_per_worker: 10 })].into(),
         };
         let sinks: HashMap<String, Arc<dyn Sink>> =
             HashMap::from([("counter".to_owned(), Arc::new(RouterSink(it.doors[0].clone())) as Arc<dyn Sink>)]);
@@ -417,6 +418,7 @@ async fn a_bridge_delivers_everything_in_spite_of_a_log_that_comes_and_goes_and_
         }
         assert_eq!(it.letters().await.len(), 1, "the garbage");
         assert_eq!(pulse.wakings(), pulse.sleeps());
+        assert_eq!(pulse.most_awake(), 2, "as many as the manifest says, and no more");
         stop.now();
         bridge.finish().await;
         let lag = it.log.lag("counter", &["tests".to_owned()]).await.unwrap();
