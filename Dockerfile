@@ -1,0 +1,37 @@
+# syntax=docker/dockerfile:1
+# One image with every program of Rainstorm. What is in it: six programs, glibc, CA certificates; no shell, nobody's
+# root. `docker run IMAGE order-service` starts a service, `docker run IMAGE rainstorm …` the command line.
+
+FROM rust:1.95-bookworm AS tools
+RUN cargo install cargo-chef --locked --version 0.1.73
+WORKDIR /rainstorm
+
+# What there is to build, without the sources: it changes only when a dependency does …
+FROM tools AS recipe
+COPY . .
+RUN cargo chef prepare --recipe-path recipe.json
+
+# … so this layer, which takes most of the time, is kept until then.
+FROM tools AS build
+COPY --from=recipe /rainstorm/recipe.json recipe.json
+RUN cargo chef cook --release --locked --workspace --bins --features eventing/tls --recipe-path recipe.json
+COPY . .
+RUN cargo build --release --locked --workspace --bins --features eventing/tls \
+ && mkdir /programs \
+ && cp target/release/rainstorm target/release/order-service target/release/payment-service \
+    target/release/kitchen-service target/release/delivery-service target/release/query-service /programs/
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+LABEL org.opencontainers.image.title="Rainstorm" \
+      org.opencontainers.image.description="A food-delivery system of five event-sourced services that never call each other" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+COPY --from=build /programs/ /usr/local/bin/
+# `nonroot` in numbers, so that Kubernetes can see that it isn't root.
+USER 65532:65532
+ENV PORT=8080
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+# Whatever runs in here answers on $PORT; what ends by itself (a storm, an audit) ends before it is asked.
+HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=6 CMD ["rainstorm", "healthy"]
+CMD ["rainstorm", "--help"]
