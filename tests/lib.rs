@@ -33,7 +33,8 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut condition: 
     }
 }
 
-/// Runs each scenario embedded and on Kafka with PostgreSQL, alone and with two instances of every service.
+/// Runs each scenario embedded and on Kafka with PostgreSQL, alone and with two instances of every service, and with
+/// services that sleep until they are asked.
 #[macro_export]
 macro_rules! in_every_way {
     ($($scenario:ident($settings:expr);)*) => {
@@ -41,6 +42,7 @@ macro_rules! in_every_way {
         $crate::in_every_way!(@way embedded_twice, $crate::Way::Embedded(2), $($scenario($settings);)*);
         $crate::in_every_way!(@way kafka_and_postgres, $crate::Way::KafkaAndPostgres(1), $($scenario($settings);)*);
         $crate::in_every_way!(@way kafka_and_postgres_twice, $crate::Way::KafkaAndPostgres(2), $($scenario($settings);)*);
+        $crate::in_every_way!(@way asleep, $crate::Way::Asleep, $($scenario($settings);)*);
     };
     (@way $name:ident, $way:expr, $($scenario:ident($settings:expr);)*) => {
         mod $name {

@@ -1,5 +1,6 @@
 //! Starts the processes of a Rainstorm, speaks to them, and ends them.
 
+mod activator;
 mod kafka;
 mod process;
 
@@ -21,6 +22,7 @@ use tokio::{
     sync::{Mutex, OwnedMutexGuard},
 };
 
+use activator::Activator;
 pub use kafka::client as kafka_client;
 pub use process::Signal;
 use process::{Plan, Process, free_port, programs};
@@ -40,6 +42,9 @@ pub enum Way {
     Embedded(usize),
     /// A process for every instance of a service, and as many bridges, on Kafka and PostgreSQL.
     KafkaAndPostgres(usize),
+    /// As in the cluster, on Kafka and PostgreSQL: no service has a process until somebody asks for it, nor for long
+    /// after; events come singly, some twice, and some are told again while they are still being handled.
+    Asleep,
     /// Somebody else's: `RAINSTORM_URL`, and `RAINSTORM_ORDER_URL` … where services answer apart from each other.
     Deployed,
 }
@@ -48,7 +53,7 @@ impl Way {
     fn instances(self) -> usize {
         match self {
             Self::Embedded(instances) | Self::KafkaAndPostgres(instances) => instances,
-            Self::Deployed => 1,
+            Self::Asleep | Self::Deployed => 1,
         }
     }
 
@@ -58,7 +63,7 @@ impl Way {
         let given = |names: &[&str]| names.iter().all(|name| std::env::var(name).is_ok());
         let (possible, needs) = match self {
             Self::Embedded(_) => (true, ""),
-            Self::KafkaAndPostgres(_) => {
+            Self::KafkaAndPostgres(_) | Self::Asleep => {
                 let possible = given(&["KAFKA_BROKERS", "POSTGRES_URL"]);
                 let required = std::env::var("RAINSTORM_REQUIRE_SERVERS").is_ok();
                 assert!(possible || !required, "KAFKA_BROKERS or POSTGRES_URL is missing");
@@ -83,6 +88,8 @@ pub struct World {
     name: String,
     client: reqwest::Client,
     processes: Vec<Process>,
+    /// In front of services that sleep.
+    activators: Vec<Activator>,
     /// Of each service, where its instances answer.
     urls: HashMap<String, Vec<String>>,
     turn: AtomicUsize,
@@ -102,7 +109,7 @@ impl World {
     pub async fn start_after(way: Way, settings: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
         let mut world = Self::of(way, settings);
         prepare(&world.data());
-        if let Way::KafkaAndPostgres(_) = way {
+        if let Way::KafkaAndPostgres(_) | Way::Asleep = way {
             static ONE_AT_A_TIME: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
             world.turn_on_kafka = Some(ONE_AT_A_TIME.clone().lock_owned().await);
             kafka::empty().await;
@@ -120,6 +127,7 @@ impl World {
             name: format!("w{}", uuid::Uuid::now_v7().simple()),
             client: reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client"),
             processes: Vec::new(),
+            activators: Vec::new(),
             urls: HashMap::new(),
             turn: AtomicUsize::new(0),
             forgotten: 0,
@@ -140,6 +148,9 @@ impl World {
     pub async fn kill(&mut self) {
         for process in &mut self.processes {
             process.kill().await;
+        }
+        for activator in &self.activators {
+            activator.kill().await;
         }
     }
 
@@ -172,7 +183,7 @@ impl World {
     pub fn whereabouts(&self) -> (Vec<String>, Vec<(&'static str, String)>) {
         match self.way {
             Way::Embedded(_) => (vec!["--data".to_owned(), self.data().display().to_string()], Vec::new()),
-            Way::KafkaAndPostgres(_) | Way::Deployed => {
+            Way::KafkaAndPostgres(_) | Way::Asleep | Way::Deployed => {
                 let brokers = std::env::var("KAFKA_BROKERS").expect("asked for by is_possible");
                 (Vec::new(), vec![("KAFKA_BROKERS", brokers)])
             }
@@ -184,7 +195,7 @@ impl World {
     pub fn door(&self, service: &str) -> String {
         match self.way {
             Way::Embedded(_) => format!("{}/{service}/events", self.url(service)),
-            Way::KafkaAndPostgres(_) | Way::Deployed => format!("{}/events", self.url(service)),
+            Way::KafkaAndPostgres(_) | Way::Asleep | Way::Deployed => format!("{}/events", self.url(service)),
         }
     }
 
@@ -212,6 +223,7 @@ impl World {
     async fn start_processes(&mut self) {
         self.processes.clear();
         self.urls.clear();
+        self.activators.drain(..).for_each(|activator| activator.is_over());
         match self.way {
             Way::Embedded(instances) => {
                 let instances = instances.to_string();
@@ -222,6 +234,7 @@ impl World {
                     self.start_instance(instance).await;
                 }
             }
+            Way::Asleep => self.start_asleep().await,
             Way::Deployed => {
                 let all = std::env::var("RAINSTORM_URL").expect("asked for by is_possible");
                 for service in SERVICES {
@@ -238,16 +251,78 @@ impl World {
         let suffix = if instance == 1 { String::new() } else { format!("-{instance}") };
         let mut sinks = Vec::new();
         for service in SERVICES {
-            let plan = Plan::new(format!("{service}{suffix}"), &format!("{service}-service"), &self.settings);
-            let plan = plan.setting("PORT", free_port().to_string());
-            let plan = plan.setting("DATABASE_URL", self.database_url(service));
-            let process = Process::start(plan.setting("PROVIDER_DATABASE_URL", self.database_url(PROVIDER))).await;
+            let plan = self.plan(service, &suffix).setting("PORT", free_port().to_string());
+            let process = Process::start(plan).await;
             let url = format!("http://127.0.0.1:{}", process.port);
             sinks.push(format!("{service}={url}/events"));
             self.urls.entry(service.to_owned()).or_default().push(url);
             self.processes.push(process);
         }
         self.start_bridge(&format!("bridge{suffix}"), &sinks.join(",")).await;
+    }
+
+    /// How a process of a service is started.
+    fn plan(&self, service: &str, suffix: &str) -> Plan {
+        let plan = Plan::new(format!("{service}{suffix}"), &format!("{service}-service"), &self.settings);
+        let plan = plan.setting("DATABASE_URL", self.database_url(service));
+        plan.setting("PROVIDER_DATABASE_URL", self.database_url(PROVIDER))
+    }
+
+    /// Somebody in front of each service, and a bridge that tells single events, as KafkaSource does. No service has a
+    /// process yet.
+    async fn start_asleep(&mut self) {
+        let mut sinks = Vec::new();
+        for service in SERVICES {
+            let activator = Activator::start(self.plan(service, "")).await;
+            sinks.push(format!("{service}={}/events", activator.url()));
+            self.urls.insert(service.to_owned(), vec![activator.url().to_owned()]);
+            self.activators.push(activator);
+        }
+        let single = ("BRIDGE_BATCH".to_owned(), "1".to_owned());
+        if !self.settings.contains(&single) {
+            self.settings.push(single);
+        }
+        self.start_bridge("bridge", &sinks.join(",")).await;
+    }
+
+    /// Returns when every service of a sleeping world sleeps; how often each has woken.
+    pub async fn everybody_sleeps(&self) -> Vec<(String, usize)> {
+        crate::until("everybody to sleep", || async {
+            for activator in &self.activators {
+                if activator.is_awake().await {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+        let mut wakings = Vec::new();
+        for activator in &self.activators {
+            let (woken, slept) = activator.wakings_and_sleeps();
+            assert!(slept <= woken, "{} slept {slept} times and woke {woken} times", activator.name().await);
+            wakings.push((activator.name().await, woken));
+        }
+        wakings
+    }
+
+    /// The activator in front of a service of a sleeping world.
+    async fn activator(&self, service: &str) -> &Activator {
+        for activator in &self.activators {
+            if activator.name().await == service {
+                return activator;
+            }
+        }
+        panic!("nobody stands in front of {service}")
+    }
+
+    /// From its next waking on, a service of a sleeping world has this setting.
+    pub async fn set(&self, service: &str, name: &str, value: &str) {
+        self.activator(service).await.set(name, value).await;
+    }
+
+    /// Ends a service of a sleeping world with SIGKILL, if it is awake.
+    pub async fn kill_asleep(&self, service: &str) {
+        self.activator(service).await.kill().await;
     }
 
     async fn start_bridge(&mut self, name: &str, sinks: &str) {

@@ -104,6 +104,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+
     /// Ends it with SIGKILL, and returns when it is gone.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("it can be killed");
@@ -123,7 +128,7 @@ impl Process {
 
     /// Starts it again on the same port, after it has ended, with these settings besides those it had at first.
     pub async fn start_again(&mut self, settings: &[(&str, &str)]) {
-        assert!(self.child.try_wait().is_ok_and(|ended| ended.is_some()), "{} still runs", self.plan.name);
+        assert!(!self.is_running(), "{} still runs", self.plan.name);
         let plan = self.plan.clone().setting("PORT", self.port.to_string());
         let plan = settings.iter().fold(plan, |plan, (name, value)| plan.setting(name, *value));
         *self = Self { plan: self.plan.clone(), ..Self::start_saying(plan, self.said.clone()).await };
