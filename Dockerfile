@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
-# One image with every program of Rainstorm. What is in it: six programs, glibc, CA certificates; no shell, nobody's
-# root. `docker run IMAGE order-service` starts a service, `docker run IMAGE rainstorm …` the command line.
+# One image with every program of Rainstorm: `docker run IMAGE order-service` starts a service, `docker run IMAGE
+# rainstorm …` the command line. They are one file under six names, beside glibc and CA certificates; there is no shell,
+# and nobody is root.
 
 FROM rust:1.95-bookworm AS tools
 RUN cargo install cargo-chef --locked --version 0.1.73
@@ -14,12 +15,16 @@ RUN cargo chef prepare --recipe-path recipe.json
 # … so this layer, which takes most of the time, is kept until then.
 FROM tools AS build
 COPY --from=recipe /rainstorm/recipe.json recipe.json
-RUN cargo chef cook --release --locked --workspace --bins --features eventing/tls --recipe-path recipe.json
+RUN cargo chef cook --release --locked --package rainstorm --features tls --recipe-path recipe.json
 COPY . .
-RUN cargo build --release --locked --workspace --bins --features eventing/tls \
+RUN cargo build --release --locked --package rainstorm --features tls \
  && mkdir /programs \
- && cp target/release/rainstorm target/release/order-service target/release/payment-service \
-    target/release/kitchen-service target/release/delivery-service target/release/query-service /programs/
+ && cp target/release/rainstorm /programs/rainstorm \
+ && ln -s rainstorm /programs/order-service \
+ && ln -s rainstorm /programs/payment-service \
+ && ln -s rainstorm /programs/kitchen-service \
+ && ln -s rainstorm /programs/delivery-service \
+ && ln -s rainstorm /programs/query-service
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="Rainstorm" \

@@ -177,7 +177,7 @@ def librdkafka():
 @cache
 def programs():
     """The programs in the image."""
-    return frozenset(re.findall(r"target/release/([\w-]+)", (WORKSPACE / "Dockerfile").read_text()))
+    return frozenset(re.findall(r"/programs/([\w-]+)", (WORKSPACE / "Dockerfile").read_text()))
 
 
 @cache
