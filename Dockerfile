@@ -4,7 +4,7 @@
 # and nobody is root.
 
 FROM rust:1.95-bookworm AS tools
-RUN cargo install cargo-chef --locked --version 0.1.73
+RUN cargo install cargo-chef --locked --version 0.1.78
 WORKDIR /rainstorm
 
 # What there is to build, without the sources: it changes only when a dependency does …

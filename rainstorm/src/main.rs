@@ -12,6 +12,7 @@ mod serve;
 mod services;
 mod storm;
 mod topics;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ enum Command {
     Topics(topics::TopicsArgs),
     /// Ask a service whether it is ready; the status is the answer.
     Healthy(healthy::HealthyArgs),
+    /// Follow a deployment in a cluster: who is awake, how far behind, and how each woke.
+    Watch(watch::WatchArgs),
     /// Prove what the services promise, from the log and the stores of a deployment.
     Audit(audit::AuditArgs),
     /// See what the services could not handle, and have it handled again or given up.
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
             Some(Command::Bridge(args)) => serve::bridge(args).await?,
             Some(Command::Order(args)) => order::order(args).await?,
             Some(Command::Lag(args)) => lag::lag(args).await?,
+            Some(Command::Watch(args)) => watch::watch(args).await?,
             Some(Command::Topics(args)) => topics::topics(args).await?,
             Some(Command::Healthy(args)) => healthy::healthy(args).await?,
             Some(Command::Audit(args)) => audit::audit(args).await?,

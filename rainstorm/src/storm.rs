@@ -10,6 +10,7 @@ mod tracker;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use eventing::LogSettings;
 use runtime::{Stop, settings::duration};
 use tokio::time::Instant;
 
@@ -18,6 +19,8 @@ use customers::Customers;
 use display::Display;
 pub use summary::Summary;
 use tracker::Tracker;
+
+use crate::watch::{Watch, WatchError, Where};
 
 /// How long the menus may take to get around.
 const MENUS: Duration = Duration::from_secs(15);
@@ -100,6 +103,13 @@ pub struct StormArgs {
     /// Print the summary as one JSON object.
     #[arg(long)]
     json: bool,
+    /// Watch the cluster meanwhile, as `rainstorm watch` does; every wake-up is part of the summary.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    log: LogSettings,
     #[command(flatten)]
     curve: Curve,
 }
@@ -125,6 +135,8 @@ pub enum StormError {
     NothingToEat { url: String },
     #[error("--accepted {file}: {source}")]
     Accepted { file: String, source: std::io::Error },
+    #[error("--watch: {0}")]
+    Watch(#[from] WatchError),
     #[error("not every order reached its end as it should; the summary says which")]
     Unfinished,
 }
@@ -135,7 +147,12 @@ pub async fn storm(args: StormArgs) -> Result<(), StormError> {
     if let Some(url) = &args.query_url {
         url.trim_end_matches('/').clone_into(&mut plan.query_url);
     }
-    let summary = run(plan, Vec::new).await?;
+    let watch = if args.watch { Some(Watch::over(&args.place, &args.log).await?) } else { None };
+    let summary = match &watch {
+        Some(watch) => run(plan, watch.shown()).await?,
+        None => run(plan, Vec::new).await?,
+    };
+    let summary = Summary { wakings: watch.map(|watch| watch.wakings()).unwrap_or_default(), ..summary };
     if args.json {
         println!("{}", summary.to_json())
     } else {

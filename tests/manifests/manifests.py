@@ -37,7 +37,7 @@ ANNOTATIONS = {
     "kafka.eventing.knative.dev/delivery.order",
 }
 LABELS = {
-    "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component", "strimzi.io/cluster",
+    "rainstorm.dev/account", "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component", "strimzi.io/cluster",
     "networking.knative.dev/visibility", "pod-security.kubernetes.io/enforce", "pod-security.kubernetes.io/warn",
     "pod-security.kubernetes.io/audit",
 }
@@ -282,11 +282,20 @@ class World:
         for policy in self.of("NetworkPolicy"):
             self.check_policy(policy)
         for binding in self.of("RoleBinding"):
-            self.expect(binding, binding["roleRef"]["name"] in STRIMZI_ROLES, "gives a role that Strimzi doesn't bring")
             subjects = [(it["kind"], it["name"], it.get("namespace")) for it in binding["subjects"]]
+            if binding["metadata"]["name"] == "watch":
+                role = binding["roleRef"]["kind"], binding["roleRef"]["name"]
+                self.expect(binding, role == ("Role", "watch") and "watch" in self.names("Role"), "gives what?")
+                self.expect(binding, subjects == [("ServiceAccount", "watch", "rainstorm")], f"is for {subjects}")
+                continue
+            self.expect(binding, binding["roleRef"]["name"] in STRIMZI_ROLES, "gives a role that Strimzi doesn't bring")
             ours = [("ServiceAccount", "strimzi-cluster-operator", "strimzi")]
             self.expect(binding, subjects == ours, f"is for {subjects}")
             self.expect(binding, binding["roleRef"]["kind"] == "ClusterRole", "gives no cluster role")
+        for role in self.of("Role"):
+            rules = [(it["apiGroups"], it["resources"], it["verbs"]) for it in role["rules"]]
+            seen = [([""], ["pods"], ["list", "watch"]), (["apps"], ["deployments"], ["list", "watch"])]
+            self.expect(role, rules == seen and role["metadata"]["name"] == "watch", f"allows {rules}")
         for job in self.of("Job"):
             self.check_job(job)
         if services:
@@ -334,7 +343,7 @@ class World:
                     self.expect(document, node["name"] in self.config_maps, f"there is no ConfigMap {node['name']}")
             if "serviceAccountName" in node:
                 account = node["serviceAccountName"]
-                self.expect(document, account in self.names("ServiceAccount"), f"there is no account {account}")
+                self.expect(document, account in {"default", *self.names("ServiceAccount")}, f"there is no account {account}")
 
     def check_pod(self, document, pod):
         volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
@@ -507,8 +516,14 @@ class World:
 
     def check_job(self, job):
         """What k8s/run makes: it speaks to services that are there, in words that the program knows."""
-        labels = {"app.kubernetes.io/part-of": "rainstorm", "app.kubernetes.io/component": "tool"}
         template = job["spec"]["template"]
+        account = template["spec"]["serviceAccountName"]
+        labels = {
+            "app.kubernetes.io/part-of": "rainstorm", "app.kubernetes.io/component": "tool",
+            "rainstorm.dev/account": account,
+        }
+        token = template["spec"]["automountServiceAccountToken"]
+        self.expect(job, token is (account == "watch"), "has a token it doesn't need, or lacks one")
         self.expect(job, template["metadata"]["labels"] == labels, "the network policies don't know it")
         container = template["spec"]["containers"][0]
         verbs = [it for it in container["args"] if not it.startswith(("-", "http"))]
@@ -666,6 +681,7 @@ class World:
         expected = {
             "audit": {**{("topic", it): read for it in topics()}, **reader},
             "rebuild": {**{("topic", it): read for it in topics()}, **reader},
+            "watch": {**{("topic", it): read for it in topics()}, ("group", "rainstorm-"): {"Describe"}},
             "lag": {**{("topic", it): {"Describe"} for it in topics()}, ("group", "rainstorm-"): {"Describe"}},
             "dead-letters": {**{("topic", f"{it}.dead-letters"): read | write for it in SERVICES}, **reader},
             "dead-letter-sink": {("topic", f"{it}.dead-letters"): write for it in SERVICES},
@@ -687,7 +703,7 @@ class World:
             if name in expected:
                 self.expect(user, self.rights(user) == expected[name], "may do more or less than it has to")
             patterns = {it["resource"]["patternType"] for it in user["spec"]["authorization"]["acls"]}
-            several = name in ("lag", "brokers")
+            several = name in ("lag", "watch", "brokers")
             self.expect(user, patterns == ({"literal", "prefix"} if several else {"literal"}), "may do too much")
         expected |= {it["metadata"]["name"]: {} for it in users.values()} if self.of("Broker") else {}
         self.expect(kafka[0], set(expected) == set(users), f"has users {sorted(users)}")
@@ -695,7 +711,7 @@ class World:
     def check_policy(self, policy):
         labelled = [it["spec"]["template"]["metadata"]["labels"] for it in self.of("Service", "StatefulSet")
                     if "template" in it["spec"]]
-        labelled.append({"app.kubernetes.io/component": "tool"})
+        labelled += [{"app.kubernetes.io/component": "tool"}, {"rainstorm.dev/account": "watch"}]
         if self.of("Kafka"):
             labelled.append({"strimzi.io/cluster": self.of("Kafka")[0]["metadata"]["name"], "strimzi.io/kind": "Kafka"})
         for path, node in walk(policy):
@@ -769,5 +785,5 @@ def jobs():
     """The jobs that k8s/run makes, for the laptop's image."""
     image = f'dev.local/rainstorm:{versions()["RAINSTORM"]}'
     os.environ["IMAGE"] = image
-    commands = ("seed", "storm", "lag", "audit", "rebuild query", "dead-letters list", "order ORDER")
+    commands = ("seed", "storm", "storm --watch", "watch", "lag", "audit", "rebuild query", "dead-letters list", "order ORDER")
     return [yaml.safe_load(run("k8s/run", "--print", *command.split())) for command in commands]

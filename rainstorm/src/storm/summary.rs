@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{arrivals::Weather, tracker::Tracker};
+use crate::watch::Waking;
 
 /// Milliseconds that half, and 99 of 100, took at most.
 #[derive(Debug, Clone, Serialize)]
@@ -53,6 +54,9 @@ pub struct Summary {
     /// The first few of what went wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trouble: Vec<String>,
+    /// How services woke meanwhile, where somebody watched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wakings: Vec<Waking>,
 }
 
 impl Summary {
@@ -83,6 +87,7 @@ impl Summary {
             seed: weather.seed,
             rss_mb: None,
             trouble,
+            wakings: Vec::new(),
         }
     }
 
@@ -120,6 +125,9 @@ impl fmt::Display for Summary {
         }
         for trouble in &self.trouble {
             write!(f, "\n  {trouble}")?;
+        }
+        for waking in &self.wakings {
+            write!(f, "\n  {waking}")?;
         }
         Ok(())
     }
