@@ -125,7 +125,7 @@ impl World {
             settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             folder: tempfile::tempdir().expect("a temporary folder"),
             name: format!("w{}", uuid::Uuid::now_v7().simple()),
-            client: reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client"),
+            client: eventing::http::client().timeout(PATIENCE).build().expect("a client"),
             processes: Vec::new(),
             activators: Vec::new(),
             urls: HashMap::new(),

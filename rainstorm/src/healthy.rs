@@ -25,7 +25,7 @@ pub enum HealthyError {
 pub async fn healthy(args: HealthyArgs) -> Result<(), HealthyError> {
     let url = args.url.unwrap_or_else(|| format!("http://127.0.0.1:{}/healthz/ready", args.port));
     let silent = |source| HealthyError::Silent { url: url.clone(), source };
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build().map_err(silent)?;
+    let client = eventing::http::client().timeout(Duration::from_secs(3)).build().map_err(silent)?;
     let answer = client.get(&url).send().await.map_err(silent)?;
     let status = answer.status();
     if status.is_success() {

@@ -41,7 +41,7 @@ struct Step {
 /// Prints an order's timeline.
 pub async fn order(args: OrderArgs) -> Result<(), OrderError> {
     let no_answer = |source| OrderError::NoAnswer { url: args.url.clone(), source };
-    let client = reqwest::Client::builder().no_proxy().build().map_err(no_answer)?;
+    let client = eventing::http::client().build().map_err(no_answer)?;
     let address = format!("{}/orders/{}", args.url.trim_end_matches('/'), args.id);
     let response = client.get(address).send().await.map_err(no_answer)?;
     if response.status().as_u16() == 404 {

@@ -98,7 +98,7 @@ pub async fn seed(args: SeedArgs) -> Result<(), SeedError> {
 
 /// Opens every kitchen and puts the fleet on shift. What is there already stays as it is.
 pub async fn open_town(kitchen_url: &str, delivery_url: &str, drivers: usize) -> Result<(), SeedError> {
-    let client = reqwest::Client::builder().no_proxy().build();
+    let client = eventing::http::client().build();
     let client = client.map_err(|source| SeedError::NoAnswer { url: kitchen_url.to_owned(), source })?;
     let kitchens = KITCHENS.iter().map(|(id, name, dishes)| {
         let menu: Vec<Value> = dishes

@@ -164,7 +164,7 @@ pub async fn storm(args: StormArgs) -> Result<(), StormError> {
 /// Lets it rain as planned, and returns when every order has ended or patience has. `more` adds lines to the display.
 pub async fn run(plan: StormPlan, more: impl Fn() -> Vec<String> + Send + 'static) -> Result<Summary, StormError> {
     let no_answer = |url: &str, source| StormError::NoAnswer { url: url.to_owned(), source };
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build();
+    let client = eventing::http::client().timeout(Duration::from_secs(30)).build();
     let client = client.map_err(|source| no_answer(&plan.url, source))?;
     let kitchens = kitchens(&client, &plan).await?;
     let arrivals: Vec<Arrival> = arrivals::schedule(&plan.weather, &kitchens);
@@ -219,7 +219,7 @@ async fn kitchens(client: &reqwest::Client, plan: &StormPlan) -> Result<Vec<Open
 /// Waits until no order in the view is under way any more; whether that happened before progress stopped for long.
 pub async fn all_ended(url: &str, stop: &Stop) -> Result<bool, StormError> {
     let no_answer = |source| StormError::NoAnswer { url: url.to_owned(), source };
-    let client = reqwest::Client::builder().no_proxy().build().map_err(no_answer)?;
+    let client = eventing::http::client().build().map_err(no_answer)?;
     let (mut under_way, mut since) = (usize::MAX, Instant::now());
     while !stop.requested() {
         let now = tracker::under_way(&client, url).await.map_err(no_answer)?;

@@ -133,7 +133,7 @@ impl Way {
                 Err(_) => DEMO.to_owned(),
             },
         };
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
+        let client = eventing::http::client().timeout(PATIENCE).build();
         let client = client.map_err(|error| StartError::Setting(error.to_string()))?;
         Ok(Self::Door(client, url))
     }

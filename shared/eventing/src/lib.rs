@@ -5,6 +5,7 @@ pub mod dead_letters;
 mod door;
 mod event;
 mod handler;
+pub mod http;
 pub mod log;
 mod origin;
 mod outbox;

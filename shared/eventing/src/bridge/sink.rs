@@ -29,7 +29,7 @@ impl HttpSink {
     /// # Errors
     /// If no client can be made.
     pub fn new(url: reqwest::Url) -> Result<Self, String> {
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
+        let client = crate::http::client().timeout(PATIENCE).build();
         Ok(Self { client: client.map_err(|error| error.to_string())?, url })
     }
 }
