@@ -33,16 +33,6 @@ patch() {
   kube --namespace "$1" patch "$2" --type merge --patch "$3"
 }
 
-# Strimzi's manifests name a namespace of their own, which is not ours.
-strimzi_manifests() {
-  local url=$strimzi/strimzi-cluster-operator-$STRIMZI.yaml
-  if [ -n "$dry" ]; then
-    printf '+ curl --fail --silent --show-error --location %q | sed s/namespace: myproject/namespace: strimzi/ |\n' "$url" >&2
-    return
-  fi
-  curl --fail --silent --show-error --location "$url" | sed 's/namespace: myproject/namespace: strimzi/'
-}
-
 # need WHAT ENOUGH FOUND NEEDED: one line of the preflight.
 need() {
   local mark=ok

@@ -1,11 +1,17 @@
 //! `rainstorm topics`: creates every topic that is missing, and ends. A service creates its own as it starts; where all
 //! are to be there before anybody starts, this does it.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use eventing::{LogSettings, StartError, dead_letters, log::EventLog};
 
 use crate::services;
+
+/// How long the log may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub struct TopicsArgs {
@@ -25,7 +31,14 @@ pub async fn topics(args: TopicsArgs) -> Result<(), StartError> {
     topics.extend(letters.iter().map(String::as_str));
     topics.sort_unstable();
     topics.dedup();
-    log.create_topics(&topics).await?;
+    let since = Instant::now();
+    while let Err(error) = log.create_topics(&topics).await {
+        if since.elapsed() > PATIENCE {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "KAFKA_BROKERS: the log does not answer yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     println!("{} topics are there: {}", topics.len(), topics.join(", "));
     Ok(())
 }

@@ -651,7 +651,7 @@ class World:
             wanted = {"protocol", "sasl.mechanism", "user", "password"}
             self.expect(sink, set(texts) == wanted and texts["sasl.mechanism"] == "SCRAM-SHA-512", "can't log in")
         if users:
-            user = users.get(texts.get("user", "dead-letter-sink"))
+            user = users.get(texts.get("user", "dead-letter-writer"))
             rights = self.rights(user)
             self.expect(sink, rights.get(("topic", spec["topic"])) == {"Write"}, f"may not write {spec['topic']}")
             kind = user and user["spec"]["authentication"]
@@ -684,7 +684,7 @@ class World:
             "watch": {**{("topic", it): read for it in topics()}, ("group", "rainstorm-"): {"Describe"}},
             "lag": {**{("topic", it): {"Describe"} for it in topics()}, ("group", "rainstorm-"): {"Describe"}},
             "dead-letters": {**{("topic", f"{it}.dead-letters"): read | write for it in SERVICES}, **reader},
-            "dead-letter-sink": {("topic", f"{it}.dead-letters"): write for it in SERVICES},
+            "dead-letter-writer": {("topic", f"{it}.dead-letters"): write for it in SERVICES},
         }
         for service in SERVICES:
             own = [WRITERS[service]] if service in WRITERS else []
@@ -700,10 +700,11 @@ class World:
                 }
         for user in users.values():
             name = user["metadata"]["name"]
+            self.expect(user, name not in self.names("Secret"), "Strimzi writes a secret under this name, too")
             if name in expected:
                 self.expect(user, self.rights(user) == expected[name], "may do more or less than it has to")
             patterns = {it["resource"]["patternType"] for it in user["spec"]["authorization"]["acls"]}
-            several = name in ("lag", "watch", "brokers")
+            several = name in ("lag", "watch", "broker-reader")
             self.expect(user, patterns == ({"literal", "prefix"} if several else {"literal"}), "may do too much")
         expected |= {it["metadata"]["name"]: {} for it in users.values()} if self.of("Broker") else {}
         self.expect(kafka[0], set(expected) == set(users), f"has users {sorted(users)}")
