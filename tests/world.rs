@@ -99,6 +99,19 @@ pub struct World {
     turn_on_kafka: Option<OwnedMutexGuard<()>>,
 }
 
+impl Drop for World {
+    /// Who is put to sleep ends in order; a scenario that got its soup all the same must not hide that.
+    fn drop(&mut self) {
+        for activator in &self.activators {
+            activator.is_over();
+            assert!(
+                activator.is_orderly() || std::thread::panicking(),
+                "a service that was told to stop did not end well"
+            );
+        }
+    }
+}
+
 impl World {
     /// Starts a Rainstorm with these settings (environment variables) for all of its processes.
     pub async fn start(way: Way, settings: &[(&str, &str)]) -> Self {
