@@ -96,7 +96,12 @@ async fn an_event_of_a_future_version_holds_up_its_own_order_until_it_is_discard
 
     // To hand it over again changes nothing, as nothing was mended.
     ask(&world, "delivery", &["redeliver", "--order", &stuck]).await;
-    let tried = |letters: &[Value]| letters[0]["attempts"] == 2;
+    // Where a wish is told twice, as anything may be, it may be tried twice.
+    let twice = world.way() == Way::Asleep;
+    let tried = |letters: &[Value]| match letters[0]["attempts"].as_u64() {
+        Some(3) => twice,
+        attempts => attempts == Some(2),
+    };
     assert_eq!(listed(&world, "it to be tried again", &[], tried).await.len(), 2);
 
     // Nobody is there to be asked, so nothing is discarded.
