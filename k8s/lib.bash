@@ -41,6 +41,8 @@ need() {
   [ "$mark" = ok ] || lacking=$((lacking + 1))
 }
 
+# Nothing here may stop reading early (`head`, `grep -q`): under pipefail, who still writes then fails.
+
 # preflight kind|minikube: each thing that is needed, and what there is of it.
 preflight() {
   local lacking=0 tool version cores memory disk
@@ -49,9 +51,9 @@ preflight() {
     if command -v "$tool" >/dev/null; then
       case $tool in
         docker) version=$(docker version --format '{{.Server.Version}}' 2>/dev/null) || version='no engine answers' ;;
-        kubectl) version=$(kubectl version --client 2>/dev/null | head -n 1) ;;
-        curl) version=$(curl --version | head -n 1 | cut -d' ' -f1,2) ;;
-        *) version=$("$tool" version 2>/dev/null | head -n 1) ;;
+        kubectl) version=$(kubectl version --client 2>/dev/null | sed -n 1p) || version='' ;;
+        curl) version=$(curl --version | sed -n 1p | cut -d' ' -f1,2) || version='' ;;
+        *) version=$("$tool" version 2>/dev/null | sed -n 1p) || version='' ;;
       esac
     fi
     case $version in

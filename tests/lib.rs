@@ -118,6 +118,16 @@ impl World {
         self.order_when(order, &format!("be {status}"), |view| view["status"] == status).await
     }
 
+    /// The order as the query service shows it once its timeline holds all of these events. (Each service's events come
+    /// by a topic of their own: an order may show as completed before its ride does.)
+    pub async fn order_told(&self, order: &str, names: &[&str]) -> Value {
+        let all_in = |view: &Value| {
+            let told = story(view);
+            names.iter().all(|name| told.iter().any(|it| it == name))
+        };
+        self.order_when(order, &format!("have told {names:?}"), all_in).await
+    }
+
     /// The order as the query service shows it once it is as wished.
     pub async fn order_when(&self, order: &str, what: &str, wished: impl Fn(&Value) -> bool) -> Value {
         let last = std::sync::Mutex::new(Value::Null);

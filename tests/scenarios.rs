@@ -58,7 +58,7 @@ async fn a_slow_provider_delays_its_own_order_only_and_charges_once(world: World
     let quick = world.order_in(&quick, "completed").await;
     let view = settled(&world, &slow, "completed", 950, 0).await;
     assert!(view["ended_at"].as_str() > quick["ended_at"].as_str());
-    assert!(story(&view).contains(&"payment.charge_owed".to_owned()));
+    world.order_told(&slow, &["payment.charge_owed"]).await;
 }
 
 async fn an_order_cancelled_while_it_cooks_is_refunded(world: World) {
@@ -95,8 +95,7 @@ async fn a_packed_order_cannot_be_cancelled_and_is_delivered(world: World) {
     world.order_in(&order, "out_for_delivery").await;
     assert_eq!(world.cancel(&order).await, 202);
     world
-        .order_when(&order, "hear the refusal", |view| story(view).contains(&"order.cancellation_refused".to_owned()))
-        .await;
+XX        .await;
     assert_eq!(world.cancel(&order).await, 409);
     let (status, said) = world.post("delivery", &format!("/deliveries/{order}/deliver"), &json!({})).await;
     assert_eq!(status, 200, "{said}");
@@ -132,8 +131,8 @@ async fn an_order_waits_for_a_driver_and_the_first_on_shift_takes_it(world: Worl
     let order = world.place("luigis", "tok_ok").await;
     world.order_in(&order, "packed").await;
     world.shift("maria", true).await;
-    let view = world.order_in(&order, "completed").await;
-    assert!(story(&view).contains(&"delivery.driver_assigned".to_owned()));
+    world.order_in(&order, "completed").await;
+    world.order_told(&order, &["delivery.driver_assigned"]).await;
 }
 
 async fn an_order_that_finds_no_driver_in_time_is_refunded(world: World) {
@@ -176,9 +175,7 @@ async fn one_driver_carries_one_order_at_a_time(world: World) {
     let mut rides = Vec::new();
     for order in &orders {
         world.order_in(order, "completed").await;
-        let view = world
-            .order_when(order, "free its driver", |view| story(view).contains(&"delivery.driver_released".to_owned()))
-            .await;
+        let view = world.order_told(order, &["delivery.driver_released"]).await;
         let timeline = view["timeline"].as_array().expect("a timeline").clone();
         let sequence = |name: &str| {
             let event = timeline.iter().find(|event| event["type"] == format!("dev.rainstorm.delivery.{name}.v1"));
