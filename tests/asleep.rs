@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use end_to_end::{Way, World};
-use serde_json::Value;
 
 /// What a world was told, in the words of the tools that look at it.
 async fn audit(world: &World, accepted: Option<&Path>) {
@@ -26,22 +25,16 @@ async fn a_storm_wakes_everybody_and_when_it_is_over_everybody_sleeps() {
     // Time passes more slowly than anybody falls asleep, as in the cluster.
     let world = World::start(Way::Asleep, &[("TICK_EVERY", "3s")]).await;
     assert!(world.everybody_sleeps().await.iter().all(|(_, wakings)| *wakings <= 1), "asleep at first");
-    let (order, query) = (world.url("order").to_owned(), world.url("query").to_owned());
-    let (kitchen, delivery) = (world.url("kitchen").to_owned(), world.url("delivery").to_owned());
-    let seed = ["seed", "--kitchen-url", &kitchen, "--delivery-url", &delivery, "--drivers", "40"];
-    let (status, said) = world.rainstorm(&seed).await;
-    assert_eq!(status, Some(0), "{said}");
+    world.seed(40).await;
     for number in 0..5 {
         world.open_kitchen(&format!("extra-{number}")).await;
     }
 
     let accepted = tempfile::NamedTempFile::new().expect("a file");
     let file = accepted.path().to_str().expect("UTF-8");
-    let mut storm = vec!["storm", "--json", "--url", &order, "--query-url", &query, "--seed", "5", "--accepted", file];
+    let mut storm = vec!["--seed", "5", "--accepted", file];
     storm.extend(["--calm", "5", "--peak", "40", "--calm-for", "1s", "--storm-for", "3s", "--cancel", "0.05"]);
-    let (status, said) = world.rainstorm(&storm).await;
-    assert_eq!(status, Some(0), "{said}\n{:#?}", world.said());
-    let summary: Value = said.lines().find_map(|line| serde_json::from_str(line).ok()).expect("a summary");
+    let summary = world.storm(&storm).await;
     assert!(summary["accepted"].as_u64() > Some(100), "{summary}");
 
     for (service, wakings) in world.everybody_sleeps().await {

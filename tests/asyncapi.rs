@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use end_to_end::SERVICES;
 use serde_json::{Map, Value, json};
 
 const PRODUCERS: [(&str, &str); 4] =
@@ -62,7 +63,7 @@ fn document() -> Value {
         operations.insert(format!("{service}.sends"), operation("send", topic));
         components.extend(messages);
     }
-    for service in ["order", "payment", "kitchen", "delivery", "query"] {
+    for service in SERVICES {
         for topic in heard_by(service) {
             operations.insert(format!("{service}.hears.{topic}"), operation("receive", &topic));
         }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use end_to_end::{PATIENCE, Way, World, until};
+use end_to_end::{PATIENCE, SERVICES, Way, World, until};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -476,7 +476,7 @@ async fn events_with_data_that_cannot_be_are_never_told_to_come_again(target: &T
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     for events in events.chunks(4) {
         let mut told = JoinSet::new();
-        for service in ["order", "payment", "kitchen", "delivery", "query"] {
+        for service in SERVICES {
             for event in events {
                 let (client, door, event) = (client.clone(), target.door_of(service), event.clone());
                 told.spawn(async move {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-const SERVICES: [&str; 5] = ["order", "payment", "kitchen", "delivery", "query"];
+use end_to_end::SERVICES;
 
 fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the workspace")

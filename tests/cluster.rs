@@ -8,7 +8,7 @@
 
 use std::{io::Write, process::Stdio, time::Duration};
 
-use end_to_end::{World, until};
+use end_to_end::{SERVICES, World, until};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -151,7 +151,7 @@ async fn pods_that_are_killed_in_mid_storm_lose_nothing() {
     let Some(cluster) = Cluster::given() else { return };
     cluster
         .storm(async {
-            for service in ["order", "payment", "kitchen", "delivery", "query"] {
+            for service in SERVICES {
                 let label = format!("serving.knative.dev/service={service}");
                 cluster.ask(&["delete", "pods", "--selector", &label, "--force", "--grace-period", "0"]).await;
             }
@@ -169,7 +169,7 @@ async fn a_rollout_in_mid_storm_loses_nothing() {
                 std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
             let annotations = json!({"metadata": {"annotations": {"rainstorm.dev/rollout": number.to_string()}}});
             let patch = json!({"spec": {"template": annotations}}).to_string();
-            for service in ["order", "payment", "kitchen", "delivery", "query"] {
+            for service in SERVICES {
                 let name = format!("services.serving.knative.dev/{service}");
                 cluster.ask(&["patch", &name, "--type", "merge", "--patch", &patch]).await;
             }

@@ -108,6 +108,23 @@ impl World {
         said["order_id"].as_str().expect("an order id").to_owned()
     }
 
+    /// Opens the kitchens that storms order from, and puts `drivers` drivers on shift.
+    pub async fn seed(&self, drivers: usize) {
+        let (kitchen, delivery, drivers) = (self.url("kitchen"), self.url("delivery"), drivers.to_string());
+        let seed = ["seed", "--kitchen-url", kitchen, "--delivery-url", delivery, "--drivers", &drivers];
+        let (status, said) = self.rainstorm(&seed).await;
+        assert_eq!(status, Some(0), "{said}");
+    }
+
+    /// Lets it rain until the last order has come to its end as it should, and returns the storm's own summary.
+    pub async fn storm(&self, arguments: &[&str]) -> Value {
+        let mut storm = vec!["storm", "--json", "--url", self.url("order"), "--query-url", self.url("query")];
+        storm.extend(arguments);
+        let (status, said) = self.rainstorm(&storm).await;
+        assert_eq!(status, Some(0), "{said}\n{:#?}", self.said());
+        said.lines().find_map(|line| serde_json::from_str(line).ok()).expect("a summary")
+    }
+
     /// Asks to cancel.
     pub async fn cancel(&self, order: &str) -> u16 {
         self.post("order", &format!("/orders/{order}/cancel"), &json!({})).await.0

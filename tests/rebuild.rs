@@ -11,12 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use end_to_end::{PATIENCE, Way, World, order, until};
+use end_to_end::{PATIENCE, SERVICES, Way, World, order, until};
 use event_sourcing::{Database, Value as Column};
 use serde_json::{Value, json};
 use sqlx::Connection;
-
-const SERVICES: [&str; 5] = ["order", "payment", "kitchen", "delivery", "query"];
 
 fn orders() -> u64 {
     let asked = std::env::var("RAINSTORM_REBUILD_ORDERS").ok();
@@ -92,18 +90,13 @@ async fn a_view_is_rebuilt_while_it_rains(way: Way) {
         return;
     }
     let world = World::start(way, &[]).await;
-    let (kitchen, delivery) = (world.url("kitchen").to_owned(), world.url("delivery").to_owned());
-    let seed = ["seed", "--kitchen-url", &kitchen, "--delivery-url", &delivery, "--drivers", "100"];
-    let (status, said) = world.rainstorm(&seed).await;
-    assert_eq!(status, Some(0), "{said}");
-    let (order, query) = (world.url("order").to_owned(), world.url("query").to_owned());
-    let mut storm = vec!["storm", "--json", "--url", &order, "--query-url", &query, "--seed", "12"];
-    storm.extend(["--calm", "20", "--calm-for", "1s", "--peak", "60", "--storm-for", "8s", "--cancel", "0.05"]);
+    world.seed(100).await;
+    let mut storm = vec!["--seed", "12", "--calm", "20", "--calm-for", "1s"];
+    storm.extend(["--peak", "60", "--storm-for", "8s", "--cancel", "0.05"]);
     let over = AtomicBool::new(false);
     let raining = async {
-        let (status, said) = world.rainstorm(&storm).await;
+        world.storm(&storm).await;
         over.store(true, Ordering::SeqCst);
-        assert_eq!(status, Some(0), "{said}\n{:#?}", world.said());
     };
     let looking = async {
         let mut seen = BTreeSet::new();
@@ -142,10 +135,7 @@ async fn live_through_everything(world: &World) -> (String, Value) {
     // No driver is on shift, and nobody waits for longer than three seconds.
     let undelivered = world.place("corner", "tok_ok").await;
     world.order_in(&undelivered, "cancelled").await;
-    let (kitchen, delivery) = (world.url("kitchen").to_owned(), world.url("delivery").to_owned());
-    let seed = ["seed", "--kitchen-url", &kitchen, "--delivery-url", &delivery, "--drivers", "200"];
-    let (status, said) = world.rainstorm(&seed).await;
-    assert_eq!(status, Some(0), "{said}");
+    world.seed(200).await;
     world.open_kitchen("corner").await;
     let completed = world.place("corner", "tok_slow").await;
     let keyed = place_once(world).await;

@@ -94,8 +94,7 @@ async fn a_packed_order_cannot_be_cancelled_and_is_delivered(world: World) {
     let order = world.place("luigis", "tok_ok").await;
     world.order_in(&order, "out_for_delivery").await;
     assert_eq!(world.cancel(&order).await, 202);
-    world
-XX        .await;
+    world.order_told(&order, &["order.cancellation_refused"]).await;
     assert_eq!(world.cancel(&order).await, 409);
     let (status, said) = world.post("delivery", &format!("/deliveries/{order}/deliver"), &json!({})).await;
     assert_eq!(status, 200, "{said}");

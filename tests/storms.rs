@@ -2,10 +2,8 @@
 //! the middle. What is asserted is how every story ends; how fast it was is the bench's business.
 
 use end_to_end::{Way, World, until};
-use serde_json::Value;
 
 const STORM: [&str; 14] = [
-    "--json",
     "--calm",
     "20",
     "--peak",
@@ -19,6 +17,7 @@ const STORM: [&str; 14] = [
     "--bad-cards",
     "0.05",
     "--seed",
+    "7",
 ];
 
 async fn every_order_of_a_storm_ends_as_it_should(way: Way) {
@@ -26,22 +25,13 @@ async fn every_order_of_a_storm_ends_as_it_should(way: Way) {
         return;
     }
     let world = World::start(way, &[]).await;
-    let (kitchen, delivery) = (world.url("kitchen").to_owned(), world.url("delivery").to_owned());
-    let seed = ["seed", "--kitchen-url", &kitchen, "--delivery-url", &delivery, "--drivers", "60"];
-    let (status, said) = world.rainstorm(&seed).await;
-    assert_eq!(status, Some(0), "{said}");
+    world.seed(60).await;
     // Every kitchen's menu has reached the order service when orders for each are taken.
     for number in 0..5 {
         world.open_kitchen(&format!("extra-{number}")).await;
     }
 
-    let (order, query) = (world.url("order").to_owned(), world.url("query").to_owned());
-    let mut arguments = vec!["storm", "--url", &order, "--query-url", &query];
-    arguments.extend(STORM);
-    arguments.push("7");
-    let (status, said) = world.rainstorm(&arguments).await;
-    assert_eq!(status, Some(0), "{said}\n{:#?}", world.said());
-    let summary: Value = said.lines().find_map(|line| serde_json::from_str(line).ok()).expect("a summary");
+    let summary = world.storm(&STORM).await;
     let count = |name: &str| summary[name].as_u64().unwrap_or_else(|| panic!("{name} in {summary}"));
     assert!(count("accepted") > 400, "{summary}");
     assert_eq!(count("accepted"), count("completed") + count("cancelled"), "{summary}");

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use end_to_end::{PATIENCE, PROVIDER, Way, World};
+use end_to_end::{PATIENCE, PROVIDER, SERVICES, Way, World};
 use event_sourcing::Database;
 use eventing::log::{EmbeddedLog, EventLog, KafkaLog, Partition, Record};
 use serde_json::Value;
@@ -14,7 +14,6 @@ use tokio::sync::OnceCell;
 
 use crate::faults::{self, Fault};
 
-const SERVICES: [&str; 5] = ["order", "payment", "kitchen", "delivery", "query"];
 const PARTITIONS: i32 = 12;
 
 /// Everything on a log.
@@ -197,7 +196,7 @@ const STORM: [&str; 14] = [
     "11",
 ];
 /// Few, so that each has to drive more than once.
-const DRIVERS: &str = "8";
+const DRIVERS: usize = 8;
 
 async fn embedded_storm() -> PathBuf {
     // Kept for all tests of this run, and swept up by whoever sweeps the build folder.
@@ -205,7 +204,8 @@ async fn embedded_storm() -> PathBuf {
     let rain = async {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("audited-storm");
         let data = folder.to_str().expect("UTF-8").to_owned();
-        let mut arguments = vec!["demo", "--exit", "--fresh", "--port", "0", "--data", &data, "--drivers", DRIVERS];
+        let drivers = DRIVERS.to_string();
+        let mut arguments = vec!["demo", "--exit", "--fresh", "--port", "0", "--data", &data, "--drivers", &drivers];
         arguments.extend(STORM);
         let (status, said) = World::run("rainstorm", &arguments, &[("RIDING", "1ms"), ("COOKING", "1ms")]).await;
         assert_eq!(status, Some(0), "{said}");
@@ -216,14 +216,8 @@ async fn embedded_storm() -> PathBuf {
 
 async fn storm_on_servers(way: Way) -> World {
     let mut world = World::start(way, &[("RIDING", "1ms"), ("COOKING", "1ms")]).await;
-    let (kitchen, delivery) = (world.url("kitchen").to_owned(), world.url("delivery").to_owned());
-    let seed = ["seed", "--kitchen-url", &kitchen, "--delivery-url", &delivery, "--drivers", DRIVERS];
-    let (status, said) = world.rainstorm(&seed).await;
-    assert_eq!(status, Some(0), "{said}");
-    let (order, query) = (world.url("order").to_owned(), world.url("query").to_owned());
-    let arguments: Vec<&str> = ["storm", "--url", &order, "--query-url", &query].into_iter().chain(STORM).collect();
-    let (status, said) = world.rainstorm(&arguments).await;
-    assert_eq!(status, Some(0), "{said}");
+    world.seed(DRIVERS).await;
+    world.storm(&STORM).await;
     // The view has heard how every order ends; the refunds and the tickets may still be on their way.
     let rest = tokio::time::timeout(PATIENCE, async {
         loop {

@@ -78,10 +78,7 @@ impl Ground {
 
     /// Kitchens open and drivers on shift in a Rainstorm that runs.
     pub async fn in_world(plan: Plan, world: World) -> Self {
-        let (kitchen, delivery) = (world.url("kitchen").to_owned(), world.url("delivery").to_owned());
-        let seed = ["seed", "--kitchen-url", &kitchen, "--delivery-url", &delivery, "--drivers", "60"];
-        let (status, said) = world.rainstorm(&seed).await;
-        assert_eq!(status, Some(0), "{said}");
+        world.seed(60).await;
         world.open_kitchen(KITCHEN).await;
         // Scenarios don't move each other's dice.
         let name = plan.name.bytes().fold(plan.seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));

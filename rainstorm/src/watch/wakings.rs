@@ -206,6 +206,9 @@ mod tests {
             (30, Seen::Wanted(3)),
             (40, Seen::Ready(3)),
         ];
+        let wakings =
+            seen(true, &[&day[..], &[(50, Seen::Ready(0)), (60, Seen::Wanted(2)), (70, Seen::Wanted(0))]].concat());
+        assert_eq!(wakings.complete().len(), 1, "pods that were replaced did not sleep");
         let night = [(50, Seen::Ready(0)), (60, Seen::Wanted(0))];
         let wakings = seen(true, &[&day[..], &night, &day, &night].concat());
         assert_eq!(wakings.complete().len(), 2);

@@ -84,15 +84,10 @@ async fn it_joins_late(way: Way) {
 
 /// Returns the points that each customer should have, as far as the views know.
 async fn a_storm(world: &World) -> BTreeMap<String, i64> {
-    let (kitchen, delivery) = (world.url("kitchen").to_owned(), world.url("delivery").to_owned());
-    let seed = ["seed", "--kitchen-url", &kitchen, "--delivery-url", &delivery, "--drivers", "60"];
-    let (status, said) = world.rainstorm(&seed).await;
-    assert_eq!(status, Some(0), "{said}");
-    let (order, query) = (world.url("order").to_owned(), world.url("query").to_owned());
-    let mut storm = vec!["storm", "--json", "--url", &order, "--query-url", &query, "--seed", "13"];
-    storm.extend(["--calm", "10", "--calm-for", "1s", "--peak", "50", "--storm-for", "3s", "--cancel", "0.1"]);
-    let (status, said) = world.rainstorm(&storm).await;
-    assert_eq!(status, Some(0), "{said}");
+    world.seed(60).await;
+    let mut storm = vec!["--seed", "13", "--calm", "10", "--calm-for", "1s"];
+    storm.extend(["--peak", "50", "--storm-for", "3s", "--cancel", "0.1"]);
+    world.storm(&storm).await;
     let (_, page) = world.get("query", "/orders?limit=500").await;
     let mut points = BTreeMap::new();
     for order in page["orders"].as_array().expect("orders") {

@@ -38,7 +38,8 @@ const AT_ONCE: usize = 500;
 pub struct KafkaLog {
     config: ClientConfig,
     partitions: i32,
-    producer: FutureProducer,
+    /// Made when something is first appended: who only reads may not be allowed to have one.
+    producer: OnceLock<FutureProducer>,
 }
 
 fn unavailable(error: impl std::fmt::Display) -> LogError {
@@ -57,7 +58,17 @@ impl KafkaLog {
         for (name, value) in settings {
             config.set(name, value);
         }
-        let producer = config
+        // Whatever is wrong with the settings is wrong with a consumer's, too.
+        config.create::<BaseConsumer>().map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
+        Ok(Self { config, partitions, producer: OnceLock::new() })
+    }
+
+    fn producer(&self) -> Result<&FutureProducer, LogError> {
+        if let Some(producer) = self.producer.get() {
+            return Ok(producer);
+        }
+        let producer = self
+            .config
             .clone()
             // Durable on every replica, and in order, without repeats of its own making.
             .set("acks", "all")
@@ -70,7 +81,8 @@ impl KafkaLog {
             .set("message.timeout.ms", "8000")
             .create()
             .map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
-        Ok(Self { config, partitions, producer })
+        // Another's may have been quicker; then this one, which nothing was sent with, goes.
+        Ok(self.producer.get_or_init(|| producer))
     }
 
     /// Asks something with a client that blocks, away from the runtime's threads.
@@ -266,7 +278,7 @@ impl KafkaLog {
         let mut message: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
-        self.producer.send(message, PATIENCE).await.map(|_| ()).map_err(|(error, _)| unavailable(error))
+        self.producer()?.send(message, PATIENCE).await.map(|_| ()).map_err(|(error, _)| unavailable(error))
     }
 }
 
