@@ -2,7 +2,8 @@
 //! happen to an order, and the system goes on with it. A view is made again while it rains.
 //!
 //! `RAINSTORM_REBUILD_ORDERS` says how many orders rain first; for as many as it takes to believe it:
-//! `RAINSTORM_REBUILD_ORDERS=20000 tests/servers/with cargo test --release -p end-to-end --test rebuild each_store`
+//! `RAINSTORM_REBUILD_ORDERS=20000 tests/servers/with cargo test --workspace --test rebuild it_on_kafka`. With `each_store`
+//! instead, and `--release`, for two cores can't take both storms at once without, it is the embedded one as well.
 
 use std::{
     collections::BTreeSet,
