@@ -305,7 +305,9 @@ impl Door {
         if idle.is_empty() && passing.is_empty() {
             return Ok(());
         }
-        let mut write = self.database.write_soon().await?;
+        // What is without effect won't be told again: if a crash of the store brought its attempt back, nobody would
+        // ever clear it up.
+        let mut write = if idle.is_empty() { self.database.write_soon().await? } else { self.database.write().await? };
         for (events, what) in [
             (idle, "DELETE FROM inbox WHERE done = 0 AND"),
             (passing, "UPDATE inbox SET attempts = attempts - 1 WHERE done = 0 AND"),

@@ -52,6 +52,16 @@ impl Gate {
         Turn { gate: self.clone(), ticket }
     }
 
+    /// Whoever is inside has lost its turn; whether anybody was.
+    pub fn evict(&self) -> bool {
+        let mut state = self.state();
+        let was_inside = state.inside.is_some();
+        if was_inside {
+            state.next();
+        }
+        was_inside
+    }
+
     /// The process has ended; whether it was inside.
     pub fn bury(&self, process: u64) -> bool {
         let mut state = self.state();

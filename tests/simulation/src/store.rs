@@ -1,7 +1,8 @@
 //! The stores: the real statements, on SQLite in memory, called on this very thread so that nothing happens by chance of
 //! scheduling. Each database is kept twice: one copy is written to, the other is what everybody else sees and gets a
 //! transaction's statements when it is committed. Between any two statements others may go first, the store may fail,
-//! and the process may end.
+//! and the process may end. A store that crashes comes back with what is on its disk: everything up to the last commit
+//! that waited for the disk, and perhaps some of what came after it.
 
 use std::{
     collections::BTreeMap,
@@ -26,11 +27,25 @@ pub struct Shared {
     name: String,
     committed: Mutex<Connection>,
     writer: Mutex<Connection>,
+    disk: Mutex<Disk>,
     writing: Arc<Gate>,
     publishing: Arc<Gate>,
     out_until: Mutex<Option<Instant>>,
     /// Where a sabotaged store puts events before they are committed.
     before_commit: Mutex<Option<BeforeCommit>>,
+}
+
+/// The statements of a transaction that change something.
+type Changes = Vec<(String, Vec<Value>)>;
+
+/// What a crash leaves.
+struct Disk {
+    /// As it was after the last crash.
+    base: Connection,
+    /// What was committed since, in order.
+    since: Vec<Changes>,
+    /// So many of those have surely reached the disk.
+    durable: usize,
 }
 
 /// Appends the records that a transaction is about to store.
@@ -46,17 +61,12 @@ impl Shared {
     /// # Errors
     /// If SQLite can't.
     pub fn new(world: &Arc<World>, name: &str, tables: &Connection) -> rusqlite::Result<Arc<Self>> {
-        let copy = || -> rusqlite::Result<Connection> {
-            let mut connection = Connection::open_in_memory()?;
-            rusqlite::backup::Backup::new(tables, &mut connection)?.step(-1)?;
-            connection.set_prepared_statement_cache_capacity(256);
-            Ok(connection)
-        };
-        let (writer, committed) = (copy()?, copy()?);
+        let (writer, committed, base) = (copy(tables)?, copy(tables)?, copy(tables)?);
         let shared = Arc::new(Self {
             name: name.to_owned(),
             committed: Mutex::new(committed),
             writer: Mutex::new(writer),
+            disk: Mutex::new(Disk { base, since: Vec::new(), durable: 0 }),
             writing: Arc::default(),
             publishing: Arc::default(),
             out_until: Mutex::new(None),
@@ -92,6 +102,32 @@ impl Shared {
     /// Nobody answers until then.
     pub fn goes_out(&self, until: Instant) {
         *lock(&self.out_until) = Some(until);
+    }
+
+    /// Commits that a crash may lose.
+    pub fn at_risk(&self) -> u64 {
+        let disk = lock(&self.disk);
+        (disk.since.len() - disk.durable) as u64
+    }
+
+    /// It ends at this moment: whatever somebody is about to do is lost, and so are the newest commits, as many as `lost`
+    /// says of those [at risk](Self::at_risk).
+    ///
+    /// # Errors
+    /// If SQLite can't.
+    pub fn crashes(&self, lost: u64) -> Result<(), sqlx::Error> {
+        self.writing.evict();
+        self.publishing.evict();
+        let mut disk = lock(&self.disk);
+        let kept = disk.since.len().saturating_sub(usize::try_from(lost).unwrap_or(usize::MAX)).max(disk.durable);
+        for (sql, values) in std::mem::take(&mut disk.since).into_iter().take(kept).flatten() {
+            run(&disk.base, &sql, &values)?;
+        }
+        disk.durable = 0;
+        // With the old connections everything goes that was not committed.
+        *lock(&self.writer) = copy(&disk.base).map_err(failed)?;
+        *lock(&self.committed) = copy(&disk.base).map_err(failed)?;
+        Ok(())
     }
 
     /// See [`Sabotage::PublishBeforeCommit`].
@@ -180,7 +216,7 @@ struct Writing {
     /// Whether it counts an attempt at an event that kills.
     poisoned: bool,
     /// What it has changed so far.
-    changes: Vec<(String, Vec<Value>)>,
+    changes: Changes,
 }
 
 impl Writing {
@@ -192,6 +228,11 @@ impl Writing {
             let committed = lock(&self.store.shared.committed);
             for (sql, values) in &self.changes {
                 run(&committed, sql, values)?;
+            }
+            let mut disk = lock(&self.store.shared.disk);
+            disk.since.push(std::mem::take(&mut self.changes));
+            if self.durable {
+                disk.durable = disk.since.len();
             }
         }
         Ok(())
@@ -290,6 +331,13 @@ impl Drop for Writing {
             let _ = self.end("ROLLBACK");
         }
     }
+}
+
+fn copy(of: &Connection) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    rusqlite::backup::Backup::new(of, &mut connection)?.step(-1)?;
+    connection.set_prepared_statement_cache_capacity(256);
+    Ok(connection)
 }
 
 /// Runs a statement; `$1` … are the values in order, wherever they stand.

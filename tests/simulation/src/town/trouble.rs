@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{LOAD, SERVICES, Town, lock};
+use crate::store::Shared;
 
 impl Town {
     pub(super) async fn trouble(self: Arc<Self>) {
@@ -30,7 +31,14 @@ impl Town {
                 1 => self.world.pick(&bridges).iter().for_each(|process| process.kill()),
                 2 => self.log.rebalance(),
                 3 => self.log.commit(),
-                4 => self.world.pick(&stores).iter().for_each(|store| store.goes_out(for_a_while)),
+                4 => {
+                    if let Some(store) = self.world.pick(&stores) {
+                        store.goes_out(for_a_while);
+                        if self.world.happens(0.5) {
+                            self.loses_power(store);
+                        }
+                    }
+                }
                 5 => self.world.log_goes_out(for_a_while),
                 6 => {
                     if let Some(instance) = self.world.pick(&running) {
@@ -48,6 +56,15 @@ impl Town {
                     self.log.rebalance();
                 }
             }
+        }
+    }
+
+    /// A store's machine stops at this moment, and it comes back with what is on its disk.
+    fn loses_power(&self, store: &Shared) {
+        let lost = self.world.draw(0..=store.at_risk());
+        self.world.tell(|| format!("a store crashes and forgets {lost} commits"));
+        if let Err(error) = store.crashes(lost) {
+            lock(&self.refused).push(format!("a store did not come back: {error}"));
         }
     }
 
