@@ -73,17 +73,20 @@ async fn every_topic_that_somebody_hears_is_created() {
     }
     let mut world = World::start(way, &[]).await;
     world.kill().await;
-    World::empty_kafka().await;
     let brokers = std::env::var("KAFKA_BROKERS").expect("asked for by is_possible");
-    for _ in ["missing", "there"] {
+    for round in ["missing", "there", "missing again", "missing once more"] {
+        if round.starts_with("missing") {
+            World::empty_kafka().await;
+        }
         let (status, said) = World::run("rainstorm", &["topics"], &[("KAFKA_BROKERS", &brokers)]).await;
         assert!(
             status == Some(0) && said.contains("9 topics are there: deliveries, delivery.dead-letters, "),
             "{said}"
         );
+        // Whoever asks at once gets an answer, even if Kafka has yet to settle who leads what.
+        let (status, lag) = World::run("rainstorm", &["lag", "--all"], &[("KAFKA_BROKERS", &brokers)]).await;
+        assert!(status == Some(0) && lag.contains("query.dead-letters") && lag.contains("payments"), "{round}: {lag}");
     }
-    let (_, lag) = World::run("rainstorm", &["lag", "--all"], &[("KAFKA_BROKERS", &brokers)]).await;
-    assert!(lag.contains("query.dead-letters") && lag.contains("payments"), "{lag}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -239,6 +239,20 @@ async fn topics_are_created_once_and_a_missing_one_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_just_created_can_be_asked_about() {
+    every_log(async |log, topic| {
+        for round in 0..10 {
+            let topics: Vec<String> = (0..10).map(|number| format!("{topic}-{round}-{number}")).collect();
+            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+            log.create_topics(&names).await.unwrap();
+            let lag = log.lag(&topic, &topics).await.unwrap();
+            assert_eq!(lag.len(), topics.len() * usize::try_from(PARTITIONS).unwrap());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_kafka_a_topic_may_come_later_than_its_first_reader() {
     let Ok(brokers) = std::env::var("KAFKA_BROKERS") else { return };
     let log = KafkaLog::new(&brokers, PARTITIONS, &HashMap::new()).unwrap();

@@ -110,6 +110,22 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Partition>,
     Ok(partitions)
 }
 
+/// The first offset of a partition and the one behind its last. Who leads it has yet to be settled for a moment, when its
+/// topic is new or its leader has gone: that passes.
+fn watermarks(consumer: &BaseConsumer, topic: &str, number: i32) -> Result<(i64, i64), KafkaError> {
+    let since = Instant::now();
+    loop {
+        let answer = consumer.fetch_watermarks(topic, number, PATIENCE);
+        let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+        let passes =
+            matches!(code, Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable));
+        if !passes || since.elapsed() > PATIENCE {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn record(message: &impl Message) -> Record {
     let headers = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
@@ -199,7 +215,7 @@ impl EventLog for KafkaLog {
     async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError> {
         let Partition { topic, number } = partition.clone();
         self.ask(None, move |consumer| {
-            let (low, high) = consumer.fetch_watermarks(&topic, number, PATIENCE)?;
+            let (low, high) = watermarks(consumer, &topic, number)?;
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&topic, number, Offset::Offset(offset.max(low)))?;
             consumer.assign(&list)?;
@@ -239,7 +255,7 @@ impl EventLog for KafkaLog {
             partitions_of(consumer, &topic)?
                 .into_iter()
                 .map(|partition| {
-                    let (low, high) = consumer.fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
+                    let (low, high) = watermarks(consumer, &partition.topic, partition.number)?;
                     Ok((partition, low, high))
                 })
                 .collect()
@@ -258,7 +274,7 @@ impl EventLog for KafkaLog {
             }
             let committed = consumer.committed_offsets(all, PATIENCE)?;
             let lag = committed.elements().into_iter().map(|element| {
-                let (low, end) = consumer.fetch_watermarks(element.topic(), element.partition(), PATIENCE)?;
+                let (low, end) = watermarks(consumer, element.topic(), element.partition())?;
                 let committed = element.offset().to_raw().filter(|offset| *offset >= 0).unwrap_or(low);
                 let partition = Partition { topic: element.topic().to_owned(), number: element.partition() };
                 Ok(Lag { partition, committed, end })
