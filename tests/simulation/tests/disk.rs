@@ -1,5 +1,7 @@
 //! What a store's crash may lose, and what it may not.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
 use std::{rc::Rc, sync::Arc};
 
 use async_trait::async_trait;
