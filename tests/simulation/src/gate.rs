@@ -52,14 +52,9 @@ impl Gate {
         Turn { gate: self.clone(), ticket }
     }
 
-    /// Whoever is inside has lost its turn; whether anybody was.
-    pub fn evict(&self) -> bool {
-        let mut state = self.state();
-        let was_inside = state.inside.is_some();
-        if was_inside {
-            state.next();
-        }
-        was_inside
+    /// Whoever is inside has lost its turn.
+    pub fn evict(&self) {
+        self.state().next();
     }
 
     /// The process has ended; whether it was inside.

@@ -42,6 +42,11 @@ pub struct KafkaLog {
     producer: OnceLock<FutureProducer>,
 }
 
+/// A client can't be made with these settings.
+fn wrong(error: KafkaError) -> LogError {
+    LogError::Setting(format!("Kafka: {error}"))
+}
+
 fn unavailable(error: impl std::fmt::Display) -> LogError {
     LogError::Unavailable(error.to_string())
 }
@@ -59,7 +64,7 @@ impl KafkaLog {
             config.set(name, value);
         }
         // Whatever is wrong with the settings is wrong with a consumer's, too.
-        config.create::<BaseConsumer>().map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
+        config.create::<BaseConsumer>().map_err(wrong)?;
         Ok(Self { config, partitions, producer: OnceLock::new() })
     }
 
@@ -80,7 +85,7 @@ impl KafkaLog {
             // Then the publisher is told, and tries again from the first event that is missing.
             .set("message.timeout.ms", "8000")
             .create()
-            .map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
+            .map_err(wrong)?;
         // Another's may have been quicker; then this one, which nothing was sent with, goes.
         Ok(self.producer.get_or_init(|| producer))
     }
@@ -205,7 +210,7 @@ impl EventLog for KafkaLog {
             .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", "8192")
             .create_with_context(Watch(shared.clone()))
-            .map_err(|error| LogError::Setting(format!("Kafka: {error}")))?;
+            .map_err(wrong)?;
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>()).map_err(unavailable)?;
         let consumer = Arc::new(consumer);
         let fetching = tokio::spawn(fetch(consumer.clone(), shared.clone()));
