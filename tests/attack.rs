@@ -316,6 +316,8 @@ async fn nonsense_in_paths_and_parameters_is_a_clients_mistake(target: &Target) 
             format!("/orders/{text}/cancel"),
             format!("/orders?limit={text}&cursor={text}&status={text}&customer_id={text}&{text}"),
             format!("/orders/{text}?at_least={text}"),
+            format!("/page/{text}"),
+            format!("/operator/{text}"),
             format!("/kitchens/{text}/board"),
             format!("/tickets/{text}/pack"),
             format!("/deliveries/{text}/deliver"),

@@ -351,6 +351,19 @@ impl World {
         self.start_bridge(name, &sinks.join(",")).await;
     }
 
+    /// Starts somebody who observes all of it; where he answers.
+    pub async fn start_observer(&mut self) -> String {
+        let mut programs: Vec<String> = SERVICES.iter().map(|name| format!("{name}={}", self.url(name))).collect();
+        programs.push(format!("bridge=http://127.0.0.1:{}", self.process("bridge").port));
+        let plan = Plan::new("observer", "rainstorm", &self.settings).argument("observe");
+        let plan = plan.setting("PORT", "0").setting("PROGRAMS", programs.join(","));
+        let plan = plan.setting("SOURCES", self.sources().display().to_string());
+        let observer = Process::start(plan).await;
+        let url = format!("http://127.0.0.1:{}", observer.port);
+        self.processes.push(observer);
+        url
+    }
+
     /// The manifests that this world's bridges read, with consumer groups of its own.
     #[must_use]
     pub fn sources(&self) -> PathBuf {

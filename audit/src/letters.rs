@@ -103,6 +103,11 @@ impl Letters {
         self.unseen.contains(subject)
     }
 
+    /// Whether the query service could not be told everything.
+    pub fn hide_any(&self) -> bool {
+        !self.unseen.is_empty()
+    }
+
     /// Whether a letter tells of the event whose id has this hash.
     pub fn tell_of(&self, id: u64) -> bool {
         self.ids.contains(&id)

@@ -29,11 +29,12 @@ pub enum Check {
     Inbox,
     Views,
     Timelines,
+    Sums,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Streams,
         Self::Published,
         Self::Stored,
@@ -47,6 +48,7 @@ impl Check {
         Self::Inbox,
         Self::Views,
         Self::Timelines,
+        Self::Sums,
     ];
 
     /// What holds if it holds.
@@ -66,6 +68,7 @@ impl Check {
             Self::Inbox => "every event had its effect once, and is remembered for it",
             Self::Views => "every view is the fold of the log",
             Self::Timelines => "every timeline is the log's",
+            Self::Sums => "the counts are those of the views",
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use event_sourcing::Database;
+use query::stats::{Sums, of_driver, of_order};
 
 use crate::{
     AuditError, Check, Deployment, Options, Orders, Report, Row,
@@ -15,7 +16,7 @@ use crate::{
     rides::Rides,
     services::{self, ORDER, QUERY, SERVICES, hash},
     slices::Slice,
-    story::Story,
+    story::{Fold, Story},
 };
 
 /// By subject.
@@ -35,6 +36,8 @@ pub struct Audit<'a> {
     pub effects: [Effects; 4],
     /// Subjects that have a view.
     pub folded: Hashes,
+    /// What the views add up to.
+    pub sums: Sums,
     /// Keys of the provider's ledger that some order stands behind.
     pub charges: Hashes,
     pub records: u64,
@@ -58,6 +61,7 @@ impl<'a> Audit<'a> {
             ids: Default::default(),
             effects: Default::default(),
             folded: Hashes::default(),
+            sums: Sums::default(),
             charges: Hashes::default(),
             records: 0,
             repeats: 0,
@@ -118,6 +122,11 @@ impl<'a> Audit<'a> {
                 self.streams[service].insert(hash(&[subject.as_bytes()]));
             }
         }
+        match &story.fold {
+            Some(Fold::Order(order)) => self.sums.add(&of_order(order), 1),
+            Some(Fold::Driver(driver)) => self.sums.add(&of_driver(driver), 1),
+            Some(Fold::Kitchen(_)) | None => {}
+        }
         if story.fold.is_some() {
             self.folded.insert(hash(&[subject.as_bytes()]));
         }
@@ -156,6 +165,7 @@ impl<'a> Audit<'a> {
         if let Some(query) = query {
             progress("the views");
             self.sweep_views(&query).await?;
+            self.compare_sums(&query).await?;
         }
         Ok(())
     }
@@ -226,7 +236,7 @@ impl<'a> Audit<'a> {
         match check {
             Check::Published | Check::Stored | Check::Inbox => missing(writing().collect()),
             Check::Commands => missing(vec!["order"]),
-            Check::Views | Check::Timelines => missing(vec![QUERY]),
+            Check::Views | Check::Timelines | Check::Sums => missing(vec![QUERY]),
             Check::Ledger if self.deployment.ledger.is_none() => Some("no ledger".to_owned()),
             Check::Ends if self.options.in_flight => Some("the system runs: stories may be unfinished".to_owned()),
             _ => None,

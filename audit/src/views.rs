@@ -1,7 +1,7 @@
 //! The query service's views against a fold of the log. The folds are the ones it uses itself, which are pure and have
 //! tests of their own; how they are kept is what is proved here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use event_sourcing::{Database, Row};
 use query::views::{DriverView, KitchenView, OrderView, View};
@@ -184,6 +184,33 @@ impl Audit<'_> {
                         self.tally.fail(check, Who::Subject(subject), None, what);
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Audit<'_> {
+    /// Compares what the views are added up to. As long as anything is on its way or lies in the dead letters, it isn't
+    /// added yet.
+    pub async fn compare_sums(&mut self, database: &Database) -> Result<(), AuditError> {
+        if self.options.in_flight || self.letters.hide_any() {
+            self.tally.note(Check::Sums, "not compared: the views have not heard of everything".to_owned());
+            return Ok(());
+        }
+        let rows = database.fetch("SELECT minute, name, value FROM stats WHERE value <> 0", []).await;
+        let rows = rows.map_err(AuditError::store(QUERY))?;
+        let row = |row: &Row| Ok(((row.int(0)?, row.text(1)?), row.int(2)?));
+        let kept: BTreeMap<_, _> = rows.iter().map(row).collect::<Result<_, _>>().map_err(AuditError::store(QUERY))?;
+        let expected: BTreeMap<_, _> = self.sums.rows().map(|(minute, name, value)| ((minute, name), value)).collect();
+        self.tally.checked(Check::Sums, expected.len());
+        let all: BTreeSet<_> = kept.keys().chain(expected.keys()).collect();
+        for (minute, name) in all {
+            let of = |sums: &BTreeMap<_, i64>| sums.get(&(*minute, name.clone())).copied().unwrap_or_default();
+            let (is, should_be) = (of(&kept), of(&expected));
+            if is != should_be {
+                let what = format!("is {is}, and {should_be} by the log");
+                self.tally.fail(Check::Sums, Who::Subject(format!("the sum {name:?} of minute {minute}")), None, what);
             }
         }
         Ok(())

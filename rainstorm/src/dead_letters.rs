@@ -4,6 +4,8 @@
 mod asking;
 mod showing;
 
+pub use asking::{first_ones, wish_for};
+
 use std::{path::PathBuf, sync::Arc};
 
 use cloudevents::{AttributesReader, event::ExtensionValue};
@@ -168,21 +170,25 @@ impl Place {
             }
             names.retain(|name| name == service);
         }
-        let log = self.log().await?;
-        let mut letters = Vec::new();
-        for service in names {
-            let told = histories(&*log, &service).await?.into_values();
-            let mut of_service: Vec<_> = told.map(|history| Letter { service: service.clone(), history }).collect();
-            of_service.sort_by_key(|letter| (letter.history.letter.position, letter.name()));
-            letters.extend(of_service);
-        }
-        Ok(letters)
+        Ok(letters_of(&*self.log().await?, &names).await?)
     }
+}
+
+/// Every letter of these services, in the order of their places.
+pub async fn letters_of(log: &dyn EventLog, services: &[String]) -> Result<Vec<Letter>, LogError> {
+    let mut letters = Vec::new();
+    for service in services {
+        let told = histories(log, service).await?.into_values();
+        let mut of_service: Vec<_> = told.map(|history| Letter { service: service.clone(), history }).collect();
+        of_service.sort_by_key(|letter| (letter.history.letter.position, letter.name()));
+        letters.extend(of_service);
+    }
+    Ok(letters)
 }
 
 /// A letter of a service.
 #[derive(Debug, Clone)]
-struct Letter {
+pub struct Letter {
     service: String,
     history: History,
 }

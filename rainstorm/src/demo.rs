@@ -2,37 +2,40 @@
 //! own, the embedded log, and the bridge that knocks at their doors. Then it rains.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{File, TryLockError},
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use async_trait::async_trait;
-use axum::Router;
+use axum::{Router, extract::State, http::header, routing::get};
 use eventing::{
     StartError,
-    bridge::{Bounds, Bridge, BridgeSettings, Pulse, RouterSink, Sink},
+    bridge::{Bounds, Bridge, BridgeSettings, Pulse, Sink},
     log::{EmbeddedLog, EventLog, Lag},
     sources::Sources,
 };
 use futures::future::join_all;
+use prometheus::Registry;
 use runtime::{
-    Service, Stop,
+    Stop, metrics,
     server::{Limits, serve},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinError};
 
 use crate::{
+    observe::{Observer, Sight, frame::Manual},
+    operate::{Operator, Urls},
     seed,
+    serve::PulseMetrics,
     services::{self, NAMES, ServiceSettings},
-    storm::{self, Summary},
+    storm::{self, StormError, Summary},
 };
+use seat::Seat;
+
+pub mod seat;
 
 /// Where the demo keeps its data unless told otherwise.
 pub const DATA: &str = ".rainstorm";
@@ -109,6 +112,7 @@ pub async fn demo(args: DemoArgs) -> Result<(), DemoError> {
     let stop = Stop::on_signal();
     let city = City::start(&args, &stop).await?;
     let url = format!("http://127.0.0.1:{}", city.port);
+    eprintln!("see it live: {url}/");
     if !args.no_seed {
         seed::open_town(&url, &url, args.drivers).await?;
         city.caught_up().await?;
@@ -118,10 +122,10 @@ pub async fn demo(args: DemoArgs) -> Result<(), DemoError> {
         let pulses = city.bridge.pulses.clone();
         let mut plan = args.curve.plan(&url);
         plan.quiet = args.json && args.exit;
-        let rained = tokio::select! {
-            summary = storm::run(plan, move || pulse_lines(&pulses)) => Some(summary),
-            () = stop.wait() => None,
-        };
+        let weather = plan.weather.clone();
+        let storm = tokio::spawn(storm::run(plan, move || pulse_lines(&pulses)));
+        city.operator.sees_rain(weather, storm.abort_handle());
+        let rained = tokio::select! { rained = storm => heard(rained), () = stop.wait() => None };
         if let Some(mut summary) = rained.transpose()? {
             summary.rss_mb = peak_memory_mb();
             city.report(&summary, args.json);
@@ -140,6 +144,15 @@ pub async fn demo(args: DemoArgs) -> Result<(), DemoError> {
     }
     city.finish().await?;
     outcome
+}
+
+/// What became of a storm; `None` if an operator has ended it.
+fn heard(rained: Result<Result<Summary, StormError>, JoinError>) -> Option<Result<Summary, StormError>> {
+    match rained {
+        Ok(rained) => Some(rained),
+        Err(ended) if ended.is_cancelled() => None,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
 }
 
 /// Takes the data folder for this process, emptied if asked for.
@@ -174,6 +187,7 @@ struct City {
     log: Arc<dyn EventLog>,
     sources: Sources,
     bridge: Bridge,
+    operator: Arc<Operator>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -185,20 +199,15 @@ impl City {
         settings.payment.provider_database_url.get_or_insert_with(ledger);
         let database_url = format!("sqlite:{}/{{service}}.db", args.data.display());
 
-        let (mut routers, mut doors): (Vec<Router>, HashMap<&str, Vec<Router>>) = Default::default();
-        let mut finish = Vec::new();
-        for _ in 0..args.instances {
-            let mut instance = Vec::new();
-            for name in NAMES {
-                let platform = services::platform(name, &database_url, log.clone());
-                let service: Service = services::start(name, &settings, platform).await?;
-                doors.entry(name).or_default().push(service.door());
-                finish.push(service.finish());
-                instance.push(service);
-            }
-            routers.push(runtime::service::router(instance));
+        let (mut seats, mut faces) = (BTreeMap::new(), Vec::new());
+        for name in NAMES {
+            let (seat, face) = Seat::take(name, &settings, (log.clone(), &database_url), args.instances).await?;
+            seats.insert(name, seat);
+            faces.push(face);
         }
-        let sinks = doors.into_iter().map(|(name, doors)| (name.to_owned(), in_turn(doors))).collect();
+        let sink =
+            |(name, seat): (&&str, &Arc<Seat>)| -> (String, Arc<dyn Sink>) { ((*name).to_owned(), seat.clone()) };
+        let sinks: HashMap<String, Arc<dyn Sink>> = seats.iter().map(sink).collect();
         let sources = services::sources(None)?;
         let bridge_settings = BridgeSettings { tick: args.tick_every, bounds: Bounds::default(), batch: BATCH };
         let bridge = Bridge::start(log.clone(), &sources, &sinks, &bridge_settings, stop).await?;
@@ -208,9 +217,26 @@ impl City {
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { port: args.port, source })?;
         let port = listener.local_addr().map_err(StartError::Serve)?.port();
         eprintln!("listening on port {port}");
-        let (router, limits, finish) = (one_after_the_other(routers), Limits::of_this_system(), join_all(finish));
-        let server = tokio::spawn(serve(listener, router, stop.clone(), limits, finish));
-        Ok(Self { port, log, sources, bridge, server })
+
+        let url = format!("http://127.0.0.1:{port}");
+        let manual = Manual { cooking: settings.kitchen.is_manual(), riding: settings.delivery.is_manual() };
+        let usual = args.curve.plan(&url).weather;
+        let operator = Operator::new(Urls::all(&url), log.clone(), manual, usual, seats.clone());
+        let sight = Sight::Programs(vec![format!("{url}/metrics")]);
+        let observer = Observer::new(log.clone(), sources.clone(), sight, Some(operator.clone()));
+        let pulses = Registry::new();
+        // A registry of its own can't have these names already.
+        let _ = pulses.register(Box::new(PulseMetrics::new(bridge.pulses.clone())));
+        let front = Router::new()
+            .route("/metrics", get(measures))
+            .with_state(Measured { seats: seats.clone(), pulses, observer: observer.clone() })
+            .merge(observer.router())
+            .merge(operator.router())
+            .fallback_service(runtime::service::router(faces));
+        let finish = async move { drop(join_all(seats.values().map(|seat| seat.finish())).await) };
+        let limits = Limits::of_this_system();
+        let server = tokio::spawn(serve(listener, front, stop.clone(), limits, finish));
+        Ok(Self { port, log, sources, bridge, operator, server })
     }
 
     /// Returns when every service has heard of everything so far.
@@ -267,28 +293,23 @@ fn pulse_lines(pulses: &[Arc<Pulse>]) -> Vec<String> {
     pulses.iter().map(one).collect()
 }
 
-/// The doors of several instances as one: each knock is the next one's.
-fn in_turn(doors: Vec<Router>) -> Arc<dyn Sink> {
-    struct InTurn(Vec<RouterSink>, AtomicUsize);
-    #[async_trait]
-    impl Sink for InTurn {
-        async fn post(&self, headers: Vec<(String, String)>, body: Vec<u8>) -> Result<(u16, String), String> {
-            self.0[self.1.fetch_add(1, Ordering::Relaxed) % self.0.len()].post(headers, body).await
-        }
-    }
-    Arc::new(InTurn(doors.into_iter().map(RouterSink).collect(), AtomicUsize::new(0)))
+/// Everybody in this process who measures something.
+#[derive(Clone)]
+struct Measured {
+    seats: BTreeMap<&'static str, Arc<Seat>>,
+    pulses: Registry,
+    observer: Arc<Observer>,
 }
 
-/// The instances behind one port: each request is the next one's.
-fn one_after_the_other(routers: Vec<Router>) -> Router {
-    if let [only] = routers.as_slice() {
-        return only.clone();
+/// What those measure who sit in their seats now, the bridge, and the observer.
+async fn measures(State(it): State<Measured>) -> ([(header::HeaderName, &'static str); 1], String) {
+    for seat in it.seats.values() {
+        seat.look().await;
     }
-    let turn = Arc::new(AtomicUsize::new(0));
-    Router::new().fallback(move |request: axum::extract::Request| {
-        let next = routers[turn.fetch_add(1, Ordering::Relaxed) % routers.len()].clone();
-        async move { tower::ServiceExt::oneshot(next, request).await }
-    })
+    it.observer.clone().measure().await;
+    let mut registries: Vec<_> = it.seats.values().flat_map(|seat| seat.metrics()).collect();
+    registries.extend([("bridge", it.pulses), ("observer", it.observer.registry().clone())]);
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::expose(&registries))
 }
 
 /// The most memory this process has had resident, in MB; `None` where the system doesn't tell.

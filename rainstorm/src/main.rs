@@ -5,6 +5,8 @@ mod dead_letters;
 mod demo;
 mod healthy;
 mod lag;
+mod observe;
+mod operate;
 mod order;
 mod rebuild;
 mod seed;
@@ -57,6 +59,8 @@ enum Command {
     Healthy(healthy::HealthyArgs),
     /// Follow a deployment in a cluster: who is awake, how far behind, and how each woke.
     Watch(watch::WatchArgs),
+    /// See the organism live: lag, workers and events as pictures for the page, and as metrics.
+    Observe(Box<observe::ObserveArgs>),
     /// Prove what the services promise, from the log and the stores of a deployment.
     Audit(audit::AuditArgs),
     /// See what the services could not handle, and have it handled again or given up.
@@ -69,11 +73,11 @@ fn as_a_service() -> Option<ExitCode> {
     let started_as = std::env::args_os().next()?;
     let name = std::path::Path::new(&started_as).file_name()?.to_str()?;
     match name.strip_suffix("-service")? {
-        "order" => Some(eventing::run(::order::service)),
-        "payment" => Some(eventing::run(payment::service)),
-        "kitchen" => Some(eventing::run(kitchen::service)),
-        "delivery" => Some(eventing::run(delivery::service)),
-        "query" => Some(eventing::run(query::service)),
+        "order" => Some(eventing::run("order", ::order::service)),
+        "payment" => Some(eventing::run("payment", payment::service)),
+        "kitchen" => Some(eventing::run("kitchen", kitchen::service)),
+        "delivery" => Some(eventing::run("delivery", delivery::service)),
+        "query" => Some(eventing::run("query", query::service)),
         _ => None,
     }
 }
@@ -86,10 +90,10 @@ fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };
-    runtime::start_logging(match parsed.command {
+    let logged = match parsed.command {
         Some(Command::Audit(_) | Command::Rebuild(_)) => runtime::WARNINGS_BUT_SLOW_STATEMENTS,
         _ => runtime::WARNINGS,
-    });
+    };
     let threads = match tokio::runtime::Runtime::new() {
         Ok(threads) => threads,
         Err(error) => {
@@ -98,6 +102,7 @@ fn main() -> ExitCode {
         }
     };
     let ran: Result<(), Box<dyn std::error::Error>> = threads.block_on(async {
+        let _telemetry = runtime::telemetry::start("rainstorm", logged)?;
         // `rainstorm` alone is `rainstorm demo`.
         let command = parsed.command.or_else(|| Rainstorm::parse_from(["rainstorm", "demo"]).command);
         match command {
@@ -109,6 +114,7 @@ fn main() -> ExitCode {
             Some(Command::Order(args)) => order::order(args).await?,
             Some(Command::Lag(args)) => lag::lag(args).await?,
             Some(Command::Watch(args)) => watch::watch(args).await?,
+            Some(Command::Observe(args)) => observe::observe(*args).await?,
             Some(Command::Topics(args)) => topics::topics(args).await?,
             Some(Command::Healthy(args)) => healthy::healthy(args).await?,
             Some(Command::Audit(args)) => audit::audit(args).await?,

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use eventing::{Platform, StartError, log::EventLog, rebuild::Replay, sources::Sources};
+use eventing::{Identity, Platform, StartError, log::EventLog, rebuild::Replay, sources::Sources};
 use runtime::Service;
 
 /// The services, by name.
@@ -39,6 +39,19 @@ pub async fn start(name: &str, settings: &ServiceSettings, platform: Platform) -
     }
 }
 
+/// Who the writing services are.
+const WRITERS: [Identity; 4] = [order::SERVICE, payment::SERVICE, kitchen::SERVICE, delivery::SERVICE];
+
+/// The topic that a service publishes to.
+pub fn topic_of(name: &str) -> Option<&'static str> {
+    WRITERS.iter().find(|service| service.name == name).map(|service| service.topic)
+}
+
+/// The service that publishes to a topic.
+pub fn of_topic(topic: &str) -> Option<&'static str> {
+    WRITERS.iter().find(|service| service.topic == topic).map(|service| service.name)
+}
+
 /// How a writing service's store is made again from the log; `None` for one that keeps views only.
 pub fn replay(name: &str) -> Option<Box<dyn Replay>> {
     match name {
@@ -52,7 +65,7 @@ pub fn replay(name: &str) -> Option<Box<dyn Replay>> {
 
 /// What a service stands on; `{service}` in the URL is its name, so that each has a database of its own.
 pub fn platform(name: &str, database_url: &str, log: Arc<dyn EventLog>) -> Platform {
-    Platform { log, database_url: database_url.replace("{service}", name) }
+    Platform::new(log, database_url.replace("{service}", name))
 }
 
 /// The manifests in `folder`; without one, those this program was built with.
@@ -89,6 +102,27 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    impl ServiceSettings {
+        /// As they are when nobody sets anything.
+        pub fn usual() -> Self {
+            #[derive(clap::Parser)]
+            struct Alone {
+                #[command(flatten)]
+                settings: ServiceSettings,
+            }
+            <Alone as clap::Parser>::parse_from(["test"]).settings
+        }
+    }
+
+    #[test]
+    fn whoever_listens_live_hears_what_the_query_service_hears() {
+        let sources = sources(None).unwrap();
+        let subscription = sources.subscriptions.iter().find(|it| it.service == "query" && it.topics.len() > 1);
+        let hears: BTreeSet<&str> = subscription.unwrap().topics.iter().map(String::as_str).collect();
+        assert_eq!(hears, BTreeSet::from(query::live::TOPICS));
+        assert_eq!(hears, WRITERS.map(|service| service.topic).into());
+    }
 
     /// The types that a service's Triggers let pass, as `k8s/components/brokers/triggers.yaml` says.
     fn triggered(service: &str) -> BTreeSet<String> {

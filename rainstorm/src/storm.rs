@@ -8,13 +8,18 @@ mod display;
 mod summary;
 mod tracker;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use eventing::LogSettings;
 use runtime::{Stop, settings::duration};
 use tokio::time::Instant;
 
-use arrivals::{Arrival, OpenKitchen, Weather};
+pub use arrivals::Weather;
+use arrivals::{Arrival, OpenKitchen};
 use customers::Customers;
 use display::Display;
 pub use summary::Summary;
@@ -81,14 +86,8 @@ impl Curve {
             bad_cards: self.bad_cards,
             seed: self.seed.unwrap_or_else(rand::random),
         };
-        StormPlan {
-            weather,
-            url: url.to_owned(),
-            query_url: url.to_owned(),
-            patience: self.patience,
-            accepted: self.accepted.clone(),
-            quiet: false,
-        }
+        let plan = StormPlan::new(weather, url, url);
+        StormPlan { patience: self.patience, accepted: self.accepted.clone(), quiet: false, ..plan }
     }
 }
 
@@ -117,13 +116,31 @@ pub struct StormArgs {
 /// A storm to come.
 #[derive(Debug, Clone)]
 pub struct StormPlan {
-    weather: Weather,
+    pub weather: Weather,
     url: String,
     query_url: String,
     patience: Duration,
     accepted: Option<PathBuf>,
     /// Show nothing while it goes on.
     pub quiet: bool,
+    /// Whether every customer's card is declined, from now on.
+    pub declining: Arc<AtomicBool>,
+}
+
+impl StormPlan {
+    /// This weather over a deployment that takes orders at `url` and answers questions at `query_url`.
+    #[must_use]
+    pub fn new(weather: Weather, url: &str, query_url: &str) -> Self {
+        Self {
+            weather,
+            url: url.to_owned(),
+            query_url: query_url.to_owned(),
+            patience: Duration::from_secs(60),
+            accepted: None,
+            quiet: true,
+            declining: Arc::default(),
+        }
+    }
 }
 
 /// Why it didn't rain.
@@ -169,7 +186,7 @@ pub async fn run(plan: StormPlan, more: impl Fn() -> Vec<String> + Send + 'stati
     let kitchens = kitchens(&client, &plan).await?;
     let arrivals: Vec<Arrival> = arrivals::schedule(&plan.weather, &kitchens);
     let tracker = Arc::new(Tracker::default());
-    let customers = Customers::new(client.clone(), &plan.url, tracker.clone(), plan.accepted.as_deref());
+    let customers = Customers::new(client.clone(), &plan, tracker.clone());
     let customers = Arc::new(customers.map_err(|source| StormError::Accepted {
         file: plan.accepted.unwrap_or_default().display().to_string(),
         source,

@@ -164,6 +164,11 @@ impl Watch {
         now(&self.seen).wakings.complete().to_vec()
     }
 
+    /// How many pods of a service are ready.
+    pub fn ready(&self, service: &str) -> u32 {
+        now(&self.seen).wakings.pods(service).1
+    }
+
     /// A line for each service.
     pub fn lines(&self) -> Vec<String> {
         now(&self.seen).lines()

@@ -31,6 +31,7 @@ pub enum Fault {
     StepGone,
     OtherStep,
     DriversStepGone,
+    OtherCount,
     SecondCharge,
     ChargeGone,
     RefundOfADelivery,
@@ -117,6 +118,7 @@ pub async fn plant_in_stores(fault: Fault, stores: &HashMap<&str, Database>, led
         Fault::DriversStepGone => {
             ("query", ("DELETE FROM timeline WHERE order_id = $1 AND subject = $2", vec![order, &*victim.driver]))
         }
+        Fault::OtherCount => ("query", ("UPDATE stats SET value = value + 1 WHERE name = 'now completed'", vec![])),
         Fault::Forgotten => ("payment", of_order("DELETE FROM inbox WHERE stream_id = $1")),
         Fault::LostCommand => {
             let sql = "INSERT INTO inbox (source, id, attempts, done, stream_id) VALUES ('command', 'a-key', 0, 1, $1)";

@@ -72,6 +72,14 @@ async fn what_may_happen_is_counted_and_no_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_count_that_is_not_that_of_the_views_is_found() {
+    let original = Original::after_a_storm(Way::Embedded(1)).await;
+    let (status, report) = original.copy(Fault::OtherCount).await.audit(&[]).await;
+    assert_eq!((status, failed(&report)), (Some(1), BTreeSet::from(["sums".to_owned()])), "{report:#}");
+    assert_eq!(report["differing"][0]["id"], "the sum \"now completed\" of minute 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_accepted_order_that_is_gone_is_missed() {
     let original = Original::after_a_storm(Way::Embedded(1)).await;
     let copy = original.copy(Fault::None).await;

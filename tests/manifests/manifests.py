@@ -47,6 +47,25 @@ KAFKA_CONFIG = {
     "retention.ms", "retention.bytes", "max.message.bytes",
 }
 RESOURCES = {"cpu", "memory", "storage"}
+# The standard settings of OpenTelemetry, which every program knows without saying so.
+OPEN_TELEMETRY = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": re.compile(r"http://collector\.rainstorm\.svc:4317"),
+    "OTEL_TRACES_SAMPLER": re.compile("parentbased_traceidratio"),
+    "OTEL_TRACES_SAMPLER_ARG": re.compile(r"[01]\.\d+"),
+}
+# Everything that every program knows without saying so.
+GENERAL = {**OPEN_TELEMETRY, "LOG_FORMAT": re.compile("text|json")}
+# The usual tools: at which ports they listen, and where they say how they are.
+TOOLS = {
+    "collector": ({"otlp-grpc": 4317, "otlp-http": 4318, "metrics": 8888, "health": 13133}, {"/"}),
+    "jaeger": ({"otlp-grpc": 4317, "http": 16686, "metrics": 8888, "health": 13133}, {"/status"}),
+    "prometheus": ({"metrics": 9090}, {"/-/ready", "/-/healthy"}),
+    "grafana": ({"http": 3000}, {"/api/health"}),
+}
+# Everybody who is always there.
+DEPLOYMENTS = {**TOOLS, "observer": ({"metrics": 8082}, {"/healthz/ready", "/healthz/live"})}
+# Who may ask Kubernetes for what: binding and account have one name, the role is its own or another's.
+ROLES = {"watch": "watch", "observer": "watch", "prometheus": "prometheus"}
 # Fields whose values no schema lists: by the end of the path, numbers left out, what may stand there.
 QUANTITY = re.compile(r"\d+(m|Mi|Gi)?")
 VALUES = {
@@ -57,6 +76,7 @@ VALUES = {
     "seccompProfile.type": {"RuntimeDefault"},
     "roleRef.apiGroup": {"rbac.authorization.k8s.io"},
     "emptyDir.medium": {"Memory"},
+    "strategy.type": {"Recreate"},
     "accessModes": {"ReadWriteOnce"},
     "spec.contentType": {"application/json"},
     "spec.data": {"{}"},
@@ -202,10 +222,14 @@ def versions():
 
 
 @cache
+def compose_services():
+    return yaml.safe_load((WORKSPACE / "docker-compose.yml").read_text())["services"]
+
+
+@cache
 def other_images():
     """Images that aren't ours, as docker-compose.yml names them."""
-    compose = yaml.safe_load((WORKSPACE / "docker-compose.yml").read_text())
-    return frozenset(service["image"] for service in compose["services"].values() if "build" not in service)
+    return frozenset(service["image"] for service in compose_services().values() if "build" not in service)
 
 
 def walk(node, path=()):
@@ -283,10 +307,11 @@ class World:
             self.check_policy(policy)
         for binding in self.of("RoleBinding"):
             subjects = [(it["kind"], it["name"], it.get("namespace")) for it in binding["subjects"]]
-            if binding["metadata"]["name"] == "watch":
+            name = binding["metadata"]["name"]
+            if name in ROLES:
                 role = binding["roleRef"]["kind"], binding["roleRef"]["name"]
-                self.expect(binding, role == ("Role", "watch") and "watch" in self.names("Role"), "gives what?")
-                self.expect(binding, subjects == [("ServiceAccount", "watch", "rainstorm")], f"is for {subjects}")
+                self.expect(binding, role == ("Role", ROLES[name]) and role[1] in self.names("Role"), "gives what?")
+                self.expect(binding, subjects == [("ServiceAccount", name, "rainstorm")], f"is for {subjects}")
                 continue
             self.expect(binding, binding["roleRef"]["name"] in STRIMZI_ROLES, "gives a role that Strimzi doesn't bring")
             ours = [("ServiceAccount", "strimzi-cluster-operator", "strimzi")]
@@ -294,10 +319,20 @@ class World:
             self.expect(binding, binding["roleRef"]["kind"] == "ClusterRole", "gives no cluster role")
         for role in self.of("Role"):
             rules = [(it["apiGroups"], it["resources"], it["verbs"]) for it in role["rules"]]
-            seen = [([""], ["pods"], ["list", "watch"]), (["apps"], ["deployments"], ["list", "watch"])]
-            self.expect(role, rules == seen and role["metadata"]["name"] == "watch", f"allows {rules}")
+            pods_seen, wanted_seen = ([""], ["pods"], ["list", "watch"]), (["apps"], ["deployments"], ["list", "watch"])
+            seen = {"watch": [pods_seen, wanted_seen], "prometheus": [pods_seen]}
+            self.expect(role, rules == seen.get(role["metadata"]["name"]), f"allows {rules}")
         for job in self.of("Job"):
             self.check_job(job)
+        for deployment in self.of("Deployment"):
+            self.check_deployment(deployment)
+            if deployment["metadata"]["name"] == "observer":
+                self.check_observer(deployment)
+            else:
+                self.check_tool(deployment)
+        tools = [it for it in self.of("Deployment") if it["metadata"]["name"] in TOOLS]
+        if tools:
+            self.check_telemetry(tools[0])
         if services:
             self.check_completeness(services)
         return self.errors
@@ -340,7 +375,8 @@ class World:
                 case ("secretKeyRef",):
                     self.secret(document, node["name"], node["key"])
                 case ("configMapRef",):
-                    self.expect(document, node["name"] in self.config_maps, f"there is no ConfigMap {node['name']}")
+                    there = node["name"] == "telemetry" if node.get("optional") else node["name"] in self.config_maps
+                    self.expect(document, there, f"there is no ConfigMap {node['name']}")
             if "serviceAccountName" in node:
                 account = node["serviceAccountName"]
                 self.expect(document, account in {"default", *self.names("ServiceAccount")}, f"there is no account {account}")
@@ -374,7 +410,8 @@ class World:
             self.expect(document, name in mine, f"who has the image {image}?")
         else:
             self.expect(document, image in other_images(), f"docker-compose.yml has no image {image}")
-            self.check_postgres(document, container, mounts)
+            if document["kind"] == "StatefulSet":
+                self.check_postgres(document, container, mounts)
         security = container.get("securityContext", {})
         self.expect(document, security.get("readOnlyRootFilesystem") is True, "may write to its own file system")
         self.expect(document, security.get("allowPrivilegeEscalation") is False, "may become more than it is")
@@ -382,14 +419,15 @@ class World:
         for resources in ("requests", "limits"):
             self.expect(document, "memory" in container["resources"][resources], f"has no memory {resources}")
         ports = {port["name"] for port in container.get("ports", [])}
-        self.expect(document, ports <= {"postgres"}, f"ports {sorted(ports)}")
+        known = DEPLOYMENTS[document["metadata"]["name"]][0] if document["kind"] == "Deployment" else {"postgres"}
+        self.expect(document, ports <= set(known), f"ports {sorted(ports)}")
 
     def check_program(self, document, container, mounts):
-        program = container["command"][0]
+        program, *arguments = [*container["command"], *container.get("args", [])]
         self.expect(document, program in programs(), f"the image has no program {program}")
         if program not in programs():
             return
-        verbs = [it for it in container.get("args", []) if not it.startswith(("-", "http"))]
+        verbs = [it for it in arguments if not it.startswith(("-", "http"))]
         try:
             known = variables(program, *verbs)
         except SystemExit as refused:
@@ -401,6 +439,9 @@ class World:
         spent = "".join(value or "" for value in settings.values())
         for name, value in settings.items():
             if name in known or f"$({name})" in spent:
+                continue
+            if name in GENERAL:
+                self.expect(document, GENERAL[name].fullmatch(value), f"{name} is {value}")
                 continue
             setting = name.removeprefix("KAFKA_").lower().replace("_", ".")
             passed_on = setting.startswith(("security.protocol", "ssl.", "sasl.")) and setting in librdkafka()
@@ -420,7 +461,7 @@ class World:
     def check_postgres(self, document, container, mounts):
         labels = {"app.kubernetes.io/name": "postgres", "app.kubernetes.io/part-of": "rainstorm"}
         selected = {"app.kubernetes.io/name": "postgres"}
-        service = next(it for it in self.of("Service") if it["apiVersion"] == "v1")
+        service = next(it for it in self.of("Service") if it["metadata"]["name"] == "postgres")
         spec = document["spec"]
         for it in (document["metadata"], service["metadata"], spec["template"]["metadata"]):
             self.expect(document, it["labels"] == labels and it.get("name", "postgres") == "postgres", "is called what?")
@@ -461,6 +502,124 @@ class World:
                 right = "postgres", service, stored.get(service), "postgres.rainstorm.svc", 5432, f"/{service}"
                 self.expect(secret, told == right, f"{told}, and the database is {right}")
                 self.expect(secret, "postgres" in self.names("Service", api="v1"), "there is no service postgres")
+
+    def found_at(self, name):
+        """The service by which a pod that is always there is found."""
+        return next(it for it in self.of("Service") if (it["apiVersion"], it["metadata"]["name"]) == ("v1", name))
+
+    def check_deployment(self, document):
+        """One pod that is always there, and the service by which it is found."""
+        name, spec = document["metadata"]["name"], document["spec"]
+        known, paths = DEPLOYMENTS[name]
+        pod, container = spec["template"]["spec"], spec["template"]["spec"]["containers"][0]
+        selected = {"app.kubernetes.io/name": name}
+        labels = {**selected, "app.kubernetes.io/part-of": "rainstorm"}
+        service = self.found_at(name)
+        for it in (document["metadata"], service["metadata"]):
+            self.expect(document, it["labels"] == labels, f"is labelled {it['labels']}")
+        of_pod = spec["template"]["metadata"]["labels"]
+        component = {"app.kubernetes.io/component": name} if name == "observer" else {}
+        self.expect(document, of_pod == {**labels, **component}, f"its pod is labelled {of_pod}")
+        self.expect(document, spec["selector"]["matchLabels"] == selected == service["spec"]["selector"], "selects what?")
+        self.expect(document, spec["replicas"] == 1, "there is more than one, and nobody deals out")
+        self.expect(document, pod["serviceAccountName"] == name, f"runs as {pod['serviceAccountName']}")
+        token = pod["automountServiceAccountToken"]
+        self.expect(document, token is (name in ROLES), "has a token it doesn't need, or lacks one")
+        self.expect(document, pod["securityContext"]["runAsNonRoot"] is True, "may be root")
+        ports = {it["name"]: it["containerPort"] for it in container["ports"]}
+        self.expect(document, ports == known, f"listens at {ports}")
+        for port in service["spec"]["ports"]:
+            self.expect(document, ports.get(port["targetPort"]) == port["port"], f"nobody listens at {port}")
+            self.expect(document, port["name"] in {"http", "otlp-grpc", "otlp-http"}, f"speaks {port['name']}")
+        for probe in ("readinessProbe", "livenessProbe", *(["startupProbe"] if name in TOOLS else [])):
+            asked = container[probe]["httpGet"]
+            there = asked["path"] in paths and asked["port"] in ports
+            self.expect(document, there, f"{probe}: nobody answers at {asked}")
+
+    def check_observer(self, observer):
+        """It runs as docker-compose.yml runs it, only that Kubernetes tells it who is awake."""
+        compose = compose_services()["observer"]
+        pod = observer["spec"]["template"]["spec"]
+        container = pod["containers"][0]
+        self.expect(observer, container["command"] == compose["command"], "is called in another way in Compose")
+        told = {it["name"]: it["value"] for it in container["env"]}
+        right = {"PORT": compose["environment"]["PORT"], "CLUSTER": "true", "LOG_FORMAT": "json"}
+        self.expect(observer, told == right, f"is told {told}")
+        listens = [str(it["containerPort"]) for it in container["ports"]]
+        self.expect(observer, listens == [told.get("PORT")], f"listens at {told.get('PORT')}, and {listens} is open")
+        self.expect(observer, container["envFrom"] == [{"configMapRef": {"name": "event-log"}}], "where is the log?")
+        users = [it["secret"]["secretName"] for it in pod["volumes"] if it["name"] == "kafka-user"]
+        self.expect(observer, users == ["observer"], f"is {users} to Kafka")
+        self.expect(observer, "observer" in self.names("RoleBinding"), "may not ask Kubernetes")
+        for kafka in self.of("Kafka"):
+            labels = {"strimzi.io/cluster": kafka["metadata"]["name"], "strimzi.io/kind": "Kafka"}
+            reached = self.may(observer["spec"]["template"]["metadata"]["labels"], "egress", "to", labels, 9093)
+            self.expect(observer, reached, "no policy lets it reach the log")
+        (port,) = (it["port"] for it in self.found_at("observer")["spec"]["ports"])
+        for who in ("query-api", *({"prometheus"} & self.names("Deployment"))):
+            self.expect(observer, self.may_reach(who, "observer", port), f"no policy lets {who} ask it")
+
+    def may_reach(self, asking, asked, port):
+        """Whether the policies let one's pods speak to the other's at a port: both the one's and the other's must."""
+        found = [it["spec"]["template"]["metadata"]["labels"] for it in self.of("Service", "Deployment")
+                 if "template" in it["spec"]]
+        labels = {it["app.kubernetes.io/name"]: it for it in found}
+        return self.may(labels[asking], "egress", "to", labels[asked], port) and self.may(
+            labels[asked], "ingress", "from", labels[asking], port
+        )
+
+    def may(self, own, direction, peers, other, port):
+        """Whether a policy for pods labelled `own` has a rule that names those labelled `other` and the port."""
+        return any(
+            selects(policy["spec"]["podSelector"], own)
+            and port in (it["port"] for it in rule["ports"])
+            and any("podSelector" in it and selects(it["podSelector"], other) for it in rule.get(peers, []))
+            for policy in self.of("NetworkPolicy")
+            for rule in policy["spec"].get(direction, [])
+        )
+
+    def check_tool(self, tool):
+        """One of the usual tools: it runs as docker-compose.yml runs it, and reads the same files."""
+        name, spec = tool["metadata"]["name"], tool["spec"]
+        compose = compose_services()[name]
+        pod, container = spec["template"]["spec"], spec["template"]["spec"]["containers"][0]
+        self.expect(tool, container["image"] == compose["image"], f"{compose['image']} runs in Compose")
+        self.expect(tool, container.get("args", []) == compose.get("command", []), "is called in another way in Compose")
+        told = {it["name"]: it["value"] for it in container.get("env", [])}
+        self.expect(tool, told == compose.get("environment", {}), "is told something else in Compose")
+        self.check_files(tool, pod, container, compose)
+
+    def check_files(self, tool, pod, container, compose):
+        """What a tool finds in its file system is what it finds there in Compose."""
+        volumes = {it["name"]: it for it in pod["volumes"]}
+        mounted = {it["mountPath"]: volumes[it["name"]] for it in container["volumeMounts"]}
+        read, written = {}, set(compose.get("tmpfs", []))
+        for volume in compose["volumes"]:
+            source, target = volume.split(":")[:2]
+            if not source.startswith("."):
+                written.add(target)
+                continue
+            # Whom Prometheus asks is the one thing that differs.
+            source = WORKSPACE / source.replace("prometheus/compose.yaml", "prometheus/cluster.yaml")
+            files = source.iterdir() if source.is_dir() else [source]
+            folder = target if source.is_dir() else target.rpartition("/")[0]
+            for file in files:
+                name = file.name if source.is_dir() else target.rpartition("/")[2]
+                read.setdefault(folder, {})[name] = file.read_text()
+        found = {path: self.config_maps[it["configMap"]["name"]] for path, it in mounted.items() if "configMap" in it}
+        self.expect(tool, found == read, "reads other files than in Compose")
+        room = {path for path, it in mounted.items() if "emptyDir" in it}
+        self.expect(tool, room == written, f"may write to {sorted(room)}, and in Compose to {sorted(written)}")
+
+    def check_telemetry(self, tool):
+        """All of the tools are there, and every service tells the collector."""
+        self.expect(tool, self.names("Deployment") == set(DEPLOYMENTS), "some of the tools are missing")
+        told = self.config_maps.get("telemetry", {})
+        self.expect(tool, set(told) == set(OPEN_TELEMETRY), f"the services are told {told}")
+        for service in (it for it in self.of("Service") if it["apiVersion"].startswith("serving")):
+            sources = service["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+            names = [it["configMapRef"]["name"] for it in sources]
+            self.expect(service, names.count("telemetry") == 1, f"is told {names}")
 
     def check_brokers(self, document, brokers, protocol):
         """An address of the log must be one of its listeners, spoken to as it wants."""
@@ -513,6 +672,20 @@ class World:
         self.expect(service, urls == [f"{owner}-database"], f"uses the database of {urls}")
         users = [it["secret"]["secretName"] for it in spec["volumes"] if it["name"] == "kafka-user"]
         self.expect(service, users == [owner], f"is {users} to Kafka")
+        told = {it["name"]: it.get("value") for it in container["env"]}
+        self.expect(service, told.get("LOG_FORMAT") == "json", f"logs {told.get('LOG_FORMAT')}")
+        if name == "query-api":
+            self.check_page(service, told)
+
+    def check_page(self, service, told):
+        """The live page is shown what the observer sees, and links to traces where Compose does."""
+        (port,) = (it["port"] for it in self.found_at("observer")["spec"]["ports"])
+        observer = told.get("OBSERVER_URL")
+        self.expect(service, observer == f"http://observer.rainstorm.svc:{port}", f"nobody observes at {observer}")
+        # A browser's own machine, by `kubectl port-forward` or Compose.
+        traces = {None, compose_services()["query"]["environment"]["TRACES_URL"]}
+        self.expect(service, told.get("TRACES_URL") in traces, f"nobody shows traces at {told.get('TRACES_URL')}")
+        self.expect(service, "OPERATOR_URL" not in told, "lets people operate, and nobody could")
 
     def check_job(self, job):
         """What k8s/run makes: it speaks to services that are there, in words that the program knows."""
@@ -682,6 +855,7 @@ class World:
             "audit": {**{("topic", it): read for it in topics()}, **reader},
             "rebuild": {**{("topic", it): read for it in topics()}, **reader},
             "watch": {**{("topic", it): read for it in topics()}, ("group", "rainstorm-"): {"Describe"}},
+            "observer": {**{("topic", it): read for it in topics()}, ("group", "rainstorm-"): {"Describe"}},
             "lag": {**{("topic", it): {"Describe"} for it in topics()}, ("group", "rainstorm-"): {"Describe"}},
             "dead-letters": {**{("topic", f"{it}.dead-letters"): read | write for it in SERVICES}, **reader},
             "dead-letter-writer": {("topic", f"{it}.dead-letters"): write for it in SERVICES},
@@ -698,19 +872,21 @@ class World:
                 expected[f"{service}-source"] = {
                     **{("topic", it): read for it in heard}, **{("group", it): read | {"Delete"} for it in groups},
                 }
+        # What the service shows at /live it reads.
+        expected["query"] |= {**{("topic", it): read for it in WRITERS.values()}, **reader}
         for user in users.values():
             name = user["metadata"]["name"]
             self.expect(user, name not in self.names("Secret"), "Strimzi writes a secret under this name, too")
             if name in expected:
                 self.expect(user, self.rights(user) == expected[name], "may do more or less than it has to")
             patterns = {it["resource"]["patternType"] for it in user["spec"]["authorization"]["acls"]}
-            several = name in ("lag", "watch", "broker-reader")
+            several = name in ("lag", "watch", "observer", "broker-reader")
             self.expect(user, patterns == ({"literal", "prefix"} if several else {"literal"}), "may do too much")
         expected |= {it["metadata"]["name"]: {} for it in users.values()} if self.of("Broker") else {}
         self.expect(kafka[0], set(expected) == set(users), f"has users {sorted(users)}")
 
     def check_policy(self, policy):
-        labelled = [it["spec"]["template"]["metadata"]["labels"] for it in self.of("Service", "StatefulSet")
+        labelled = [it["spec"]["template"]["metadata"]["labels"] for it in self.of("Service", "StatefulSet", "Deployment")
                     if "template" in it["spec"]]
         labelled += [{"app.kubernetes.io/component": "tool"}, {"rainstorm.dev/account": "watch"}]
         if self.of("Kafka"):
@@ -736,6 +912,7 @@ class World:
         first = services[0]
         names = self.names("Service", api="serving")
         self.expect(first, names == {*SERVICES, "query-api"}, f"there are only {sorted(names)}")
+        self.expect(first, "observer" in self.names("Deployment"), "nobody observes")
         ticked = [it["spec"]["sink"]["ref"]["name"] for it in self.of("PingSource")]
         self.expect(first, sorted(ticked) == sorted(WRITERS), f"time passes for {ticked}")
         told = {it["spec"]["sink"]["ref"]["name"] for it in self.of("KafkaSource")
@@ -759,6 +936,13 @@ def words(node, path):
     for key, value in node.items():
         several = value if isinstance(value, list) else [value]
         yield from ((f"{at}.{key}", word) for word in several if isinstance(word, str))
+
+
+def selects(selector, labels):
+    """Whether a selector of pods means those with these labels."""
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
+        it["operator"] == "In" and labels.get(it["key"]) in it["values"] for it in selector.get("matchExpressions", [])
+    )
 
 
 def pods(document):

@@ -14,7 +14,7 @@ use eventing::{
     Incoming, bridge::named_url, events_of, from_json, from_record, librdkafka_settings, log::Record, sources::Sources,
     to_record,
 };
-use query::OrderFilter;
+use query::{OrderFilter, live::Position};
 
 /// A parser under attack: its name, what it does with bytes from outside, and samples to begin with.
 pub struct Parser {
@@ -24,13 +24,14 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const PARSERS: [Parser; 6] = [
+pub const PARSERS: [Parser; 7] = [
     Parser { name: "request", read: request, samples: samples::requests },
     Parser { name: "record", read: record, samples: samples::records },
     Parser { name: "question", read: question, samples: samples::questions },
     Parser { name: "manifests", read: manifests, samples: samples::manifests },
     Parser { name: "settings", read: settings, samples: samples::settings },
     Parser { name: "trace", read: trace, samples: samples::traces },
+    Parser { name: "position", read: position, samples: samples::positions },
 ];
 
 /// A request at the door: header lines, an empty line, the body.
@@ -99,6 +100,13 @@ pub fn question(bytes: &[u8]) {
     assert!(page.sql.split(' ').all(word), "{}", page.sql);
 }
 
+/// The `Last-Event-ID` of `GET /live`.
+pub fn position(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(position) = text.parse::<Position>() else { return };
+    assert_eq!(position.to_string().parse(), Ok(position), "{text:?}");
+}
+
 /// The manifests in `knative/`.
 pub fn manifests(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -140,7 +148,8 @@ pub fn trace(bytes: &[u8]) {
     let read = TraceContext::read(parent, state);
     let written = read.traceparent();
     assert_eq!(written.len(), 55);
-    assert_eq!(TraceContext::read(Some(&written), Some(&read.state)), read);
+    let again = TraceContext::read(Some(&written), Some(&read.state));
+    assert_eq!((again.traceparent(), &again.state), (written.clone(), &read.state));
     let child = read.child();
     assert_eq!(child.traceparent()[..36], written[..36]);
     assert_ne!(child.traceparent(), written);

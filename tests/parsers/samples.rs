@@ -96,3 +96,9 @@ pub fn traces() -> Vec<Vec<u8>> {
     ];
     traces.map(Vec::from).into()
 }
+
+pub fn positions() -> Vec<Vec<u8>> {
+    ["orders=0.12.7,payments=3.0.0", "kitchen=9223372036854775807", "deliveries=0"]
+        .map(|it| it.as_bytes().to_vec())
+        .into()
+}

@@ -106,12 +106,18 @@ fn still_open(letter: &Letter) -> Result<&Letter, DeadLettersError> {
 }
 
 /// What failed; and of a subject of which nothing has, the first that waits.
-fn first_ones<'a>(letters: impl Iterator<Item = &'a Letter>) -> Vec<&'a Letter> {
+pub fn first_ones<'a>(letters: impl Iterator<Item = &'a Letter>) -> Vec<&'a Letter> {
     let open: Vec<_> = letters.filter(|letter| letter.state().is_open()).collect();
     let stream = |letter: &Letter| (letter.service.clone(), letter.subject().to_owned());
     let failed = open.iter().filter(|letter| letter.state() == State::Failed).map(|letter| stream(letter));
     let mut begun: BTreeSet<_> = failed.collect();
     open.into_iter().filter(|letter| letter.state() == State::Failed || begun.insert(stream(letter))).collect()
+}
+
+/// Puts a wish on the log, where the letter's service hears of it.
+pub async fn wish_for(log: &dyn EventLog, letter: &Letter, what: &str) -> Result<(), DeadLettersError> {
+    let record = to_record(logged(wish(what, &letter.history.letter)?, &letter.service))?;
+    Ok(log.append(&topic(&letter.service), vec![record]).await?)
 }
 
 /// How a service hears of a wish.
@@ -139,13 +145,10 @@ impl Way {
     }
 
     async fn tell(&self, letter: &Letter, what: &str) -> Result<(), DeadLettersError> {
-        let wish = wish(what, &letter.history.letter)?;
         match self {
-            Self::Log(log) | Self::Asleep(log, _) => {
-                let record = to_record(logged(wish, &letter.service))?;
-                Ok(log.append(&topic(&letter.service), vec![record]).await?)
-            }
+            Self::Log(log) | Self::Asleep(log, _) => wish_for(&**log, letter, what).await,
             Self::Door(client, url) => {
+                let wish = wish(what, &letter.history.letter)?;
                 let url = if url.ends_with("/events") {
                     url.clone()
                 } else {

@@ -29,7 +29,7 @@ pub async fn rebuild(args: &RebuildArgs, name: &str, log: &Arc<dyn EventLog>) ->
     let subscription = sources.subscriptions.into_iter().find(|it| it.topics.iter().all(events));
     let subscription =
         subscription.ok_or_else(|| StartError::Setting(format!("SOURCES: no KafkaSource has {name} as its sink")))?;
-    let platform = Platform { log: log.clone(), database_url: url.clone() };
+    let platform = Platform::new(log.clone(), url.clone());
     let database = platform.database(&[&query::MIGRATIONS]).await?;
     let swap = match (args.dry_run, args.replace) {
         (true, _) => Swap::Never,

@@ -19,6 +19,25 @@ pub struct Weather {
     pub seed: u64,
 }
 
+impl Weather {
+    /// The curve of a usual storm; its customers are others each time.
+    #[must_use]
+    pub fn usual() -> Self {
+        let (calm_for, storm_for) = (Duration::from_secs(10), Duration::from_secs(15));
+        Self { calm: 40.0, peak: 400.0, calm_for, storm_for, cancelling: 0.03, bad_cards: 0.03, seed: rand::random() }
+    }
+
+    /// From which second on how many orders a second; none from the last on.
+    #[must_use]
+    pub fn planned(&self) -> Vec<(f64, f64)> {
+        let (calm, storm) = (self.calm_for.as_secs_f64(), self.storm_for.as_secs_f64());
+        let phases = [(0.0, self.calm), (calm, self.peak), (calm + storm, self.calm), (2.0 * calm + storm, 0.0)];
+        // A phase that takes no time is none.
+        let lasting = |place: &usize| place + 1 == phases.len() || phases[*place].0 < phases[place + 1].0;
+        (0..phases.len()).filter(lasting).map(|place| phases[place]).collect()
+    }
+}
+
 /// A kitchen that is open: its id, and the dishes it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenKitchen {

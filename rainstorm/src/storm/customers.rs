@@ -3,8 +3,10 @@
 use std::{
     fs::File,
     io::{self, Write},
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,6 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
+    StormPlan,
     arrivals::{Arrival, OpenKitchen},
     tracker::Tracker,
 };
@@ -66,18 +69,20 @@ pub struct Customers {
     client: reqwest::Client,
     url: String,
     tracker: Arc<Tracker>,
+    declining: Arc<AtomicBool>,
     /// Where every order that was accepted is noted.
     accepted: Option<Mutex<File>>,
 }
 
 impl Customers {
-    /// Customers of the system at `url`, who note in the file `accepted` what it promises them.
+    /// Customers as the plan says, who note in its file what they are promised.
     ///
     /// # Errors
     /// If that file can't be opened.
-    pub fn new(client: reqwest::Client, url: &str, tracker: Arc<Tracker>, accepted: Option<&Path>) -> io::Result<Self> {
+    pub fn new(client: reqwest::Client, plan: &StormPlan, tracker: Arc<Tracker>) -> io::Result<Self> {
         let open = |file| File::options().create(true).append(true).open(file).map(Mutex::new);
-        Ok(Self { client, url: url.to_owned(), tracker, accepted: accepted.map(open).transpose()? })
+        let accepted = plan.accepted.as_ref().map(open).transpose()?;
+        Ok(Self { client, url: plan.url.clone(), tracker, declining: plan.declining.clone(), accepted })
     }
 
     /// Notes an order that was accepted, at once and in one write: whatever is killed next, the note stays.
@@ -112,12 +117,13 @@ impl Customers {
     async fn place(&self, arrival: &Arrival) -> Result<String, String> {
         let items: Vec<_> =
             arrival.items.iter().map(|(item_id, quantity)| json!({"item_id": item_id, "quantity": quantity})).collect();
+        let is_bad = arrival.bad_card || self.declining.load(Ordering::Relaxed);
         let body = json!({
             "customer_id": arrival.customer_id,
             "kitchen_id": arrival.kitchen_id,
             "items": items,
             "address": {"street": "1 Rain Road", "city": "Cloudville", "postal_code": "12345"},
-            "payment_token": if arrival.bad_card { "tok_declined" } else { "tok_ok" },
+            "payment_token": if is_bad { "tok_declined" } else { "tok_ok" },
         });
         let mut reason = String::new();
         for attempt in 0..ATTEMPTS {

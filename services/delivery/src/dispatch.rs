@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use event_sourcing::{Cause, Recorded, Statement, StoreError, Stream, TraceContext, Unit, Value, Work};
+use event_sourcing::{Cause, Recorded, Statement, StoreError, Stream, Unit, Value, Work};
 use eventing::{Failure, Writer};
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -159,7 +159,7 @@ impl Dispatch {
             source: SERVICE.source.to_owned(),
             id: newest.id.clone(),
             correlation_id: Some(order_id.to_owned()),
-            trace: TraceContext::read(Some(&newest.traceparent), Some(&newest.tracestate)),
+            trace: newest.trace().step("dispatch"),
             remembered: false,
         };
         let work = Work::new(&self.writer.store, cause, history);

@@ -170,5 +170,5 @@ fn wrong_stream_id(id: &str) -> Option<&'static str> {
 
 fn trace(headers: &HeaderMap) -> TraceContext {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    TraceContext::read(header("traceparent"), header("tracestate"))
+    TraceContext::current().unwrap_or_else(|| TraceContext::read(header("traceparent"), header("tracestate")))
 }

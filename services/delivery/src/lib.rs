@@ -36,6 +36,14 @@ pub struct Settings {
     pub delivery_patience: Duration,
 }
 
+impl Settings {
+    /// Whether a person says that a ride is over.
+    #[must_use]
+    pub fn is_manual(&self) -> bool {
+        self.riding == Riding::Manual
+    }
+}
+
 /// Who says that a ride is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Riding {

@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eventing::run(delivery::service)
+    eventing::run("delivery", delivery::service)
 }

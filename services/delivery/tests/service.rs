@@ -296,7 +296,7 @@ impl Delivery {
         log.create_topics(&[SERVICE.topic]).await.unwrap();
         let file = format!("sqlite:{}", folder.path().join("delivery.db").display());
         let database_url = if database_url.is_empty() { file } else { database_url };
-        let platform = Platform { log: log.clone(), database_url };
+        let platform = Platform::new(log.clone(), database_url);
         let settings = Settings { riding, delivery_patience: PATIENCE.unsigned_abs() };
         let start = || async {
             let service = delivery::service(settings.clone(), platform.clone()).await.unwrap();

@@ -184,5 +184,5 @@ async fn pack(
 
 fn trace(headers: &HeaderMap) -> TraceContext {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    TraceContext::read(header("traceparent"), header("tracestate"))
+    TraceContext::current().unwrap_or_else(|| TraceContext::read(header("traceparent"), header("tracestate")))
 }

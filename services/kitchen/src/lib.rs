@@ -26,6 +26,14 @@ pub struct Settings {
     pub cooking: Cooking,
 }
 
+impl Settings {
+    /// Whether a person cooks.
+    #[must_use]
+    pub fn is_manual(&self) -> bool {
+        self.cooking == Cooking::Manual
+    }
+}
+
 /// Who cooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cooking {

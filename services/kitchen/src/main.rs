@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eventing::run(kitchen::service)
+    eventing::run("kitchen", kitchen::service)
 }

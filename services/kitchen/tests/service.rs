@@ -239,7 +239,7 @@ impl Kitchen {
         let log = Arc::new(EmbeddedLog::open(&folder.path().join("log.db"), 4).await.unwrap());
         log.create_topics(&[SERVICE.topic]).await.unwrap();
         let database_url = format!("sqlite:{}", folder.path().join("kitchen.db").display());
-        let platform = Platform { log: log.clone(), database_url };
+        let platform = Platform::new(log.clone(), database_url);
         let service = kitchen::service(Settings { cooking }, platform.clone()).await.unwrap();
         let database = platform.database(&[]).await.unwrap();
         Self { service: runtime::service::router(vec![service]), log, database, _folder: folder }

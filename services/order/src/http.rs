@@ -289,5 +289,5 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 
 fn trace(headers: &HeaderMap) -> TraceContext {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    TraceContext::read(text("traceparent"), text("tracestate"))
+    TraceContext::current().unwrap_or_else(|| TraceContext::read(text("traceparent"), text("tracestate")))
 }

@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eventing::run(order::service)
+    eventing::run("order", order::service)
 }

@@ -20,7 +20,7 @@ async fn setup() -> Setup {
     let folder = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(&folder.path().join("log"), 4).await.unwrap();
     let database_url = format!("sqlite:{}", folder.path().join("order.db").display());
-    let platform = Platform { log: Arc::new(log), database_url };
+    let platform = Platform::new(Arc::new(log), database_url);
     let service = order::service(order::Settings {}, platform.clone()).await.unwrap();
     let database = platform.database(&[&order::MIGRATIONS]).await.unwrap();
     let setup = Setup { router: runtime::service::router(vec![service]), database, _folder: folder };

@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eventing::run(payment::service)
+    eventing::run("payment", payment::service)
 }

@@ -3,7 +3,7 @@
 //! key, the id of the event that asked.
 
 use async_trait::async_trait;
-use event_sourcing::{Cause, Recorded, Statement, Stream, TraceContext, Work, fold};
+use event_sourcing::{Cause, Recorded, Statement, Stream, Work, fold};
 use eventing::{
     AsyncReact, Failure, Identity, Incoming, Reactions, Writer,
     rebuild::{Replay, Table},
@@ -75,10 +75,14 @@ impl Reactions for PaymentReactions {
         let rows = self.writer.store.database().fetch(sql, [AT_A_TICK.into()]).await?;
         let owed = rows.iter().map(|row| row.text(0)).collect::<Result<Vec<String>, _>>()?;
         let started = Instant::now();
+        let history = self.writer.store.history(owed.clone()).await?;
         let mut changed = Vec::new();
         for some in owed.chunks(AT_ONCE).take_while(|_| started.elapsed() < TICK_BUDGET) {
             let asked = some.iter().map(|order_id| async {
-                let mut cause = Cause::command(None, TraceContext::new());
+                // The story goes on where it stopped.
+                let newest = history.get(order_id).and_then(|events| events.last());
+                let trace = newest.map(|event| event.trace().step("ask again"));
+                let mut cause = Cause::command(None, trace.unwrap_or_default());
                 cause.correlation_id = Some(order_id.clone());
                 self.writer.transact(&cause, Default::default(), AskAgain { provider: &self.provider, order_id }).await
             });

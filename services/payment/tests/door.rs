@@ -25,7 +25,7 @@ async fn setup() -> Setup {
     let log = Arc::new(EmbeddedLog::open(&folder.path().join("log"), 4).await.unwrap());
     log.create_topics(&["payments", "payment.dead-letters"]).await.unwrap();
     let database_url = format!("sqlite:{}", folder.path().join("payment.db").display());
-    let platform = Platform { log: log.clone(), database_url };
+    let platform = Platform::new(log.clone(), database_url);
     let settings = payment::Settings { provider_database_url: None, provider_timeout: Duration::from_millis(300) };
     let service = payment::service(settings, platform.clone()).await.unwrap();
     let migrations = [&payment::MIGRATIONS, &payment::provider::simulated::MIGRATIONS];

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, HashSet};
 use event_sourcing::{Database, Row, Value, Write, pieces, placeholders};
 use eventing::{Failure, Handled, Incoming, name_and_version};
 
-use crate::views::{Applied, DriverView, Kind, KitchenView, OrderView, View};
+use crate::{
+    stats::{Fact, Sums, of_driver, of_order},
+    views::{Applied, DriverView, Kind, KitchenView, OrderView, View},
+};
 
 /// Orders that are kept in memory, at most.
 const RECENT: usize = 5_000;
@@ -18,13 +21,27 @@ pub(crate) struct Tables {
     pub kitchens: &'static str,
     pub drivers: &'static str,
     pub timeline: &'static str,
+    pub stats: &'static str,
     /// Of a row that isn't there yet, before it changes for the first time.
     pub revision: i64,
 }
 
 /// The views that people are shown.
-pub(crate) const LIVE: Tables =
-    Tables { orders: "orders", kitchens: "kitchens", drivers: "drivers", timeline: "timeline", revision: 0 };
+pub(crate) const LIVE: Tables = Tables {
+    orders: "orders",
+    kitchens: "kitchens",
+    drivers: "drivers",
+    timeline: "timeline",
+    stats: "stats",
+    revision: 0,
+};
+
+impl Tables {
+    /// The names of all of them.
+    pub fn names(&self) -> [&'static str; 5] {
+        [self.orders, self.kitchens, self.drivers, self.timeline, self.stats]
+    }
+}
 
 /// Where rows are read: as everybody sees them, or as a transaction does.
 pub(crate) enum Rowsource<'a> {
@@ -46,18 +63,21 @@ pub(crate) struct Kept<V> {
     view: V,
     revision: i64,
     pub changed: bool,
+    /// What it contributed to the sums before it changed.
+    before: Vec<((i64, Fact), i64)>,
     /// Not read for this batch, so the database may know more.
     remembered: bool,
 }
 
 impl<V> Kept<V> {
     fn read(view: V, revision: i64) -> Self {
-        Self { view, revision, changed: false, remembered: false }
+        Self { view, revision, changed: false, before: Vec::new(), remembered: false }
     }
 
     /// As it stands in the database now.
     fn written(self) -> Self {
-        Self { revision: self.revision + i64::from(self.changed), changed: false, remembered: true, ..self }
+        let revision = self.revision + i64::from(self.changed);
+        Self { revision, changed: false, before: Vec::new(), remembered: true, ..self }
     }
 }
 
@@ -126,9 +146,9 @@ impl Touched {
     /// What the event does to its row, and whether that was only remembered.
     pub fn apply(&mut self, event: &Incoming, what: What) -> (Applied, bool) {
         match kind_of(event) {
-            Some(Kind::Order) => fold(&mut self.orders, event, what),
-            Some(Kind::Kitchen) => fold(&mut self.kitchens, event, what),
-            Some(Kind::Driver) => fold(&mut self.drivers, event, what),
+            Some(Kind::Order) => fold(&mut self.orders, event, what, of_order),
+            Some(Kind::Kitchen) => fold(&mut self.kitchens, event, what, |_| Vec::new()),
+            Some(Kind::Driver) => fold(&mut self.drivers, event, what, of_driver),
             None => (Applied::Repeated, false),
         }
     }
@@ -162,6 +182,26 @@ impl Touched {
             folded.outcomes.push(outcome);
         }
         folded
+    }
+
+    /// What the changed rows add to the sums.
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        for order in self.orders.values().filter(|order| order.changed) {
+            sums.add(&order.before, -1);
+            sums.add(&of_order(&order.view), 1);
+        }
+        for driver in self.drivers.values().filter(|driver| driver.changed) {
+            sums.add(&driver.before, -1);
+            sums.add(&of_driver(&driver.view), 1);
+        }
+        sums
+    }
+
+    /// Writes what the changed rows add to the sums. Others wait for these rows until the transaction ends, so this comes
+    /// last.
+    pub async fn write_sums(&self, write: &mut Write, tables: Tables) -> Result<(), sqlx::Error> {
+        self.sums().write(write, tables.stats).await
     }
 
     /// Writes the changed rows; false if another instance has changed one of them meanwhile.
@@ -204,8 +244,16 @@ fn kind_of(event: &Incoming) -> Option<Kind> {
 }
 
 /// What the event did to its row, and whether that was only remembered.
-fn fold<V: View>(rows: &mut Rows<V>, event: &Incoming, what: What) -> (Applied, bool) {
+fn fold<V: View>(
+    rows: &mut Rows<V>,
+    event: &Incoming,
+    what: What,
+    contributes: impl Fn(&V) -> Vec<((i64, Fact), i64)>,
+) -> (Applied, bool) {
     let Some(kept) = rows.get_mut(&event.subject) else { return (Applied::Repeated, false) };
+    if !kept.changed {
+        kept.before = contributes(&kept.view);
+    }
     let applied = match what {
         What::Fold => kept.view.apply(event),
         What::Skip => kept.view.skip(event),

@@ -19,6 +19,7 @@ use crate::views::{DriverView, KitchenView, OrderView, View};
 mod answers;
 mod page;
 mod reading;
+mod stats;
 
 use answers::{Board, DriverDetails, KitchenDetails, ORDERS, OrderDetails, OrderPage, Ticket, details, summary};
 pub use page::{OrderFilter, Page};
@@ -39,6 +40,7 @@ pub fn routes(views: Views) -> OpenApiRouter {
         .routes(routes!(list_kitchens))
         .routes(routes!(get_board))
         .routes(routes!(list_drivers))
+        .routes(routes!(stats::get_stats))
         .with_state(views)
 }
 

@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eventing::run(query::service)
+    eventing::run("query", query::service)
 }

@@ -76,6 +76,7 @@ impl Projection {
             }
             folded.write_timeline(&mut write, LIVE).await?;
             folded.clear_inbox(&mut write).await?;
+            touched.write_sums(&mut write, LIVE).await?;
             write.commit().await?;
             self.changed.send_modify(|changes| *changes += 1);
         }

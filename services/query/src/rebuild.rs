@@ -40,7 +40,7 @@ const NEARLY: u64 = 1_000;
 const TRIES: usize = 5;
 
 /// The views' tables, as a proof compares those of two stores.
-pub const TABLES: [Table; 4] = [
+pub const TABLES: [Table; 5] = [
     Table { name: "orders", key: &["order_id"], columns: &["placed", "customer_id", "kitchen_id", "status", "view"] },
     Table { name: "kitchens", key: &["kitchen_id"], columns: &["view"] },
     Table { name: "drivers", key: &["driver_id"], columns: &["view"] },
@@ -49,6 +49,7 @@ pub const TABLES: [Table; 4] = [
         key: &["order_id", "source", "subject", "sequence"],
         columns: &["id", "type", "time", "causation_id"],
     },
+    Table { name: "stats", key: &["minute", "name"], columns: &["value"] },
 ];
 
 /// Why the views can't be made again.
@@ -156,8 +157,7 @@ impl Rebuild<'_> {
             filling.fold(self, rest, None, progress).await?;
             rest = filling.rest(self).await?;
         }
-        for table in [LIVE, shadow::REBUILT].map(|it| [it.orders, it.kitchens, it.drivers, it.timeline]).as_flattened()
-        {
+        for table in [LIVE, shadow::REBUILT].map(|it| it.names()).as_flattened() {
             self.database.filled(table).await?;
         }
         self.swap(filling, progress).await
@@ -166,7 +166,7 @@ impl Rebuild<'_> {
     /// Under the lock: folds the rest of the log, compares, and swaps.
     async fn swap(&self, mut filling: Filling<'_>, progress: &dyn Progress) -> Result<Option<Outcome>, RebuildError> {
         let mut write = self.database.write().await?;
-        write.claim(&[LIVE.orders, LIVE.kitchens, LIVE.drivers, LIVE.timeline, "dead_letters"]).await?;
+        write.claim(&[&LIVE.names()[..], &["dead_letters"]].concat()).await?;
         let locked = Instant::now();
         if Letters::read(Rowsource::Own(&mut write)).await? != *filling.letters
             || self.has_overtaken(&filling, &mut write).await?
@@ -335,6 +335,7 @@ impl Filling<'_> {
             return Err(RebuildError::NotAlone);
         }
         folded.write_timeline(write, self.tables).await?;
+        touched.write_sums(write, self.tables).await?;
         touched.remember(&mut self.recent);
         Ok(())
     }

@@ -111,8 +111,8 @@ async fn setup() -> Setup {
     let folder = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(&folder.path().join("log"), 4).await.unwrap();
     let database_url = format!("sqlite:{}", folder.path().join("query.db").display());
-    let platform = Platform { log: Arc::new(log), database_url };
-    let service = query::service(query::Settings {}, platform.clone()).await.unwrap();
+    let platform = Platform::new(Arc::new(log), database_url);
+    let service = query::service(query::Settings::default(), platform.clone()).await.unwrap();
     Setup { platform, router: runtime::service::router(vec![service]), _folder: folder }
 }
 

@@ -2,7 +2,12 @@
 //! both; what differs (who locks what, what is waited for) stands in `servers`. All of it goes through [`Backend`], so
 //! that a simulation can stand where a database does.
 
-use std::{any::Any, fmt::Debug, sync::Arc};
+use std::{
+    any::Any,
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
@@ -59,6 +64,11 @@ impl StoreError {
 /// What a database can do.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync + 'static {
+    /// What OpenTelemetry's conventions call it.
+    fn system(&self) -> &'static str {
+        "other_sql"
+    }
+
     /// Rows, as everybody sees them who isn't in a transaction.
     async fn fetch(&self, sql: String, values: Vec<Value>) -> Result<Vec<Row>, sqlx::Error>;
 
@@ -120,9 +130,21 @@ pub struct PublishingLock {
     pub turn: Option<Box<dyn Any + Send>>,
 }
 
+/// Hears how long a transaction took that has written something, from its beginning to its commit.
+pub type Committed = Arc<dyn Fn(Duration) + Send + Sync>;
+
 /// One database, and the discipline of writing to it.
-#[derive(Debug, Clone)]
-pub struct Database(Arc<dyn Backend>);
+#[derive(Clone)]
+pub struct Database {
+    backend: Arc<dyn Backend>,
+    committed: Option<Committed>,
+}
+
+impl Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.backend.fmt(f)
+    }
+}
 
 impl Database {
     /// Connects and brings the tables up to date; several instances may do so at once.
@@ -135,7 +157,7 @@ impl Database {
         }
         let servers = servers::Servers::connect(url, true).await?;
         servers.migrate(url, migrations, false).await?;
-        Ok(Self(Arc::new(servers)))
+        Ok(Self::on(servers))
     }
 
     /// Like [`open`](Self::open), where somebody else may have tables of their own in the same database.
@@ -148,7 +170,7 @@ impl Database {
         }
         let servers = servers::Servers::connect(url, true).await?;
         servers.migrate(url, migrations, true).await?;
-        Ok(Self(Arc::new(servers)))
+        Ok(Self::on(servers))
     }
 
     /// Connects to tables that somebody else keeps up to date; a file that isn't there is no database.
@@ -156,13 +178,25 @@ impl Database {
     /// # Errors
     /// If the URL is wrong or nobody answers.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        Ok(Self(Arc::new(servers::Servers::connect(url, false).await?)))
+        Ok(Self::on(servers::Servers::connect(url, false).await?))
     }
 
     /// Whatever can do what a database can.
     #[must_use]
-    pub fn simulated(backend: impl Backend) -> Self {
-        Self(Arc::new(backend))
+    pub fn on(backend: impl Backend) -> Self {
+        Self { backend: Arc::new(backend), committed: None }
+    }
+
+    /// With somebody who wants to know how long transactions take.
+    #[must_use]
+    pub fn measured(self, committed: Committed) -> Self {
+        Self { committed: Some(committed), ..self }
+    }
+
+    /// What OpenTelemetry's conventions call it.
+    #[must_use]
+    pub fn system(&self) -> &'static str {
+        self.backend.system()
     }
 
     /// Rows; `$1` … in `sql` stand for `values`.
@@ -170,7 +204,7 @@ impl Database {
     /// # Errors
     /// Whatever the database says.
     pub async fn fetch(&self, sql: impl Into<String>, values: impl Into<Vec<Value>>) -> Result<Vec<Row>, sqlx::Error> {
-        self.0.fetch(sql.into(), values.into()).await
+        self.backend.fetch(sql.into(), values.into()).await
     }
 
     /// Like [`fetch`](Self::fetch), for a question that takes as long as it takes.
@@ -187,12 +221,18 @@ impl Database {
         read.fetch(sql, values).await
     }
 
+    async fn begin(&self, durable: bool) -> Result<Write, sqlx::Error> {
+        let begun = Instant::now();
+        let transaction = self.backend.begin(durable).await?;
+        Ok(Write { transaction, begun, committed: self.committed.clone() })
+    }
+
     /// Begins a transaction that writes.
     ///
     /// # Errors
     /// If the database doesn't answer.
     pub async fn write(&self) -> Result<Write, sqlx::Error> {
-        Ok(Write(self.0.begin(true).await?))
+        self.begin(true).await
     }
 
     /// Begins a transaction whose commit is seen by everybody and survives the end of this process, but not at once a
@@ -201,7 +241,7 @@ impl Database {
     /// # Errors
     /// If the database doesn't answer.
     pub async fn write_soon(&self) -> Result<Write, sqlx::Error> {
-        Ok(Write(self.0.begin(false).await?))
+        self.begin(false).await
     }
 
     /// Takes the right to publish `streams`, until the lock is given back: one publisher per stream at a time, also
@@ -210,7 +250,7 @@ impl Database {
     /// # Errors
     /// If the database doesn't answer.
     pub async fn lock_publishing(&self, streams: &[String]) -> Result<PublishingLock, sqlx::Error> {
-        self.0.lock_publishing(streams).await
+        self.backend.lock_publishing(streams).await
     }
 
     /// A table has been filled in bulk: the database looks at it again before it plans how to read it.
@@ -218,7 +258,7 @@ impl Database {
     /// # Errors
     /// If the database doesn't answer.
     pub async fn filled(&self, table: &str) -> Result<(), sqlx::Error> {
-        self.0.filled(table).await
+        self.backend.filled(table).await
     }
 
     /// Whether the database answers.
@@ -231,18 +271,22 @@ impl Database {
 
     /// Closes every connection, after what is under way.
     pub async fn close(&self) {
-        self.0.close().await;
+        self.backend.close().await;
     }
 }
 
 /// A transaction that writes.
-pub struct Write(Box<dyn Transaction>);
+pub struct Write {
+    transaction: Box<dyn Transaction>,
+    begun: Instant,
+    committed: Option<Committed>,
+}
 
 impl Write {
     /// A transaction that came from elsewhere, such as a [`PublishingLock`]'s.
     #[must_use]
     pub fn within(transaction: Box<dyn Transaction>) -> Self {
-        Self(transaction)
+        Self { transaction, begun: Instant::now(), committed: None }
     }
 
     /// Rows, as this transaction sees them.
@@ -254,7 +298,7 @@ impl Write {
         sql: impl Into<String>,
         values: impl Into<Vec<Value>>,
     ) -> Result<Vec<Row>, sqlx::Error> {
-        self.0.fetch(sql.into(), values.into()).await
+        self.transaction.fetch(sql.into(), values.into()).await
     }
 
     /// Changes something; how many rows.
@@ -262,7 +306,7 @@ impl Write {
     /// # Errors
     /// Whatever the database says.
     pub async fn execute(&mut self, sql: impl Into<String>, values: impl Into<Vec<Value>>) -> Result<u64, sqlx::Error> {
-        self.0.execute(sql.into(), values.into()).await
+        self.transaction.execute(sql.into(), values.into()).await
     }
 
     /// `INSERT INTO {into} VALUES … {conflict}` for any number of rows; how many were written.
@@ -289,7 +333,7 @@ impl Write {
     /// # Errors
     /// Whatever the database says.
     pub async fn claim(&mut self, tables: &[&str]) -> Result<(), sqlx::Error> {
-        self.0.claim(tables).await
+        self.transaction.claim(tables).await
     }
 
     /// The table `new` takes the name and the place of `old`, which is dropped; so do its `indexes`.
@@ -297,7 +341,7 @@ impl Write {
     /// # Errors
     /// Whatever the database says.
     pub async fn replace(&mut self, old: &str, new: &str, indexes: &[Index]) -> Result<(), sqlx::Error> {
-        self.0.replace(old, new, indexes).await
+        self.transaction.replace(old, new, indexes).await
     }
 
     /// Makes it durable.
@@ -305,6 +349,10 @@ impl Write {
     /// # Errors
     /// Whatever the database says; then nothing of it may have happened.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        self.0.commit().await
+        self.transaction.commit().await?;
+        if let Some(committed) = self.committed {
+            committed(self.begun.elapsed());
+        }
+        Ok(())
     }
 }

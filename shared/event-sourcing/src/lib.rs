@@ -16,10 +16,10 @@ mod work;
 
 pub use ambient::{Ambient, chance, new_id, now, random_id, simulate};
 pub use database::{
-    Backend, Database, Index, PublishingLock, Row, Statement, StoreError, Transaction, Value, Write, pieces,
+    Backend, Committed, Database, Index, PublishingLock, Row, Statement, StoreError, Transaction, Value, Write, pieces,
     placeholders,
 };
 pub use decider::{Decider, DomainEvent, MalformedEvent, decode, encode};
 pub use store::{HandleError, MIGRATIONS, Recorded, Store, Unit, fold};
-pub use trace::TraceContext;
+pub use trace::{STORY, TraceContext};
 pub use work::{Cause, ExecuteError, Stream, Work};

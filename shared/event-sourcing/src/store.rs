@@ -7,9 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::migrate::Migrator;
 use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
-    Database, Decider, PublishingLock, Row, Statement, StoreError, Value, Write, decode, now, pieces, placeholders,
+    Database, Decider, PublishingLock, Row, STORY, Statement, StoreError, TraceContext, Value, Write, decode, now,
+    pieces, placeholders,
     work::{Cause, Stream},
 };
 
@@ -90,10 +93,15 @@ impl Store {
     /// # Errors
     /// If the database doesn't answer or the stream can't be read.
     pub async fn load<D: Decider>(&self, stream_id: &str) -> Result<Stream<D>, StoreError> {
+        fold(stream_id, &self.needed::<D>(stream_id).await?)
+    }
+
+    /// The events of a stream that its state can be folded from.
+    async fn needed<D: Decider>(&self, stream_id: &str) -> Result<Vec<Recorded>, StoreError> {
         let newest_only = if D::EACH_EVENT_IS_COMPLETE { "DESC LIMIT 1" } else { "" };
         let sql = format!("SELECT {COLUMNS} FROM events WHERE stream_id = $1 ORDER BY version {newest_only}");
         let rows = self.database.fetch(sql, [stream_id.into()]).await?;
-        fold(stream_id, &rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?)
+        Ok(rows.iter().map(recorded).collect::<Result<_, _>>()?)
     }
 
     /// The events of many streams, each in order of version; a stream without events has no entry.
@@ -141,6 +149,29 @@ impl Store {
     /// [`StoreError::Conflict`] if a stream has moved on or the cause has had its effect already; then nothing of it
     /// has happened.
     pub async fn commit(&self, unit: Unit) -> Result<(), StoreError> {
+        // Others share the transaction; what each of them waits for is part of its own story.
+        let span = info_span!(
+            target: STORY,
+            "commit",
+            otel.kind = "client",
+            db.system.name = self.database.system(),
+            db.operation.name = "commit",
+            db.collection.name = "events",
+            rainstorm.events = unit.events.len(),
+            otel.status_code = Empty,
+        );
+        if let (true, Some(event)) = (TraceContext::current().is_none(), unit.events.first()) {
+            // It has just been made, so it has no parent yet; while nobody collects spans it needs none.
+            let _ = span.set_parent(event.trace().elsewhere());
+        }
+        let outcome = self.queue_and_wait(unit).instrument(span.clone()).await;
+        if outcome.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        outcome
+    }
+
+    async fn queue_and_wait(&self, unit: Unit) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
         let closed = || StoreError::Unavailable(sqlx::Error::PoolClosed);
         self.queue.send((unit, answer)).await.map_err(|_| closed())?;
@@ -160,7 +191,12 @@ impl Store {
         project: impl Fn(&Stream<D>) -> Vec<Statement>,
     ) -> Result<Stream<D>, HandleError<D::Rejection>> {
         loop {
-            let mut stream = self.load::<D>(stream_id).await?;
+            let events = self.needed::<D>(stream_id).await?;
+            if let Some(newest) = events.last() {
+                // A command is a request of its own, about a story that has begun before.
+                Span::current().add_link(newest.trace().span_context());
+            }
+            let mut stream = fold::<D>(stream_id, &events)?;
             let mut unit = Unit::default();
             stream.execute(command(), cause, now(), &mut unit).map_err(|error| match error {
                 crate::ExecuteError::Rejected(rejection) => HandleError::Rejected(rejection),
@@ -233,6 +269,14 @@ pub enum HandleError<R: std::error::Error> {
     Rejected(R),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Recorded {
+    /// Where it happened.
+    #[must_use]
+    pub fn trace(&self) -> TraceContext {
+        TraceContext::read(Some(&self.traceparent), Some(&self.tracestate))
+    }
 }
 
 /// Takes what has queued up and commits it together, again and again, until nobody can queue anything any more.

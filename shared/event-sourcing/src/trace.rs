@@ -1,7 +1,17 @@
 //! W3C Trace Context (<https://www.w3.org/TR/trace-context/>, level 1): the thread that every event of a story hangs
 //! on, carried whether anybody exports traces or not.
 
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
+};
+use tracing::{Span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
 use crate::random_id;
+
+/// The target of spans that tell the story of an order.
+pub const STORY: &str = "story";
 
 /// Where in which trace something happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +21,18 @@ pub struct TraceContext {
     flags: String,
     /// The vendors' own list, passed on as it came.
     pub state: String,
+    origin: Origin,
+}
+
+/// Where a trace context comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It came with a request or an event.
+    Read,
+    /// Nothing readable came: nobody knows of it but us.
+    MadeUp,
+    /// It is that of a span that somebody collects: whatever happens in it hangs on it.
+    Span,
 }
 
 impl TraceContext {
@@ -18,7 +40,7 @@ impl TraceContext {
     #[must_use]
     pub fn new() -> Self {
         let trace_id = random_id().simple().to_string();
-        Self { trace_id, span_id: span_id(), flags: "01".to_owned(), state: String::new() }
+        Self { trace_id, span_id: span_id(), flags: "01".to_owned(), state: String::new(), origin: Origin::MadeUp }
     }
 
     /// What came in with a request or an event; a trace of its own if that says nothing readable.
@@ -46,16 +68,78 @@ impl TraceContext {
                     flags: flags.to_owned(),
                     // Printable ASCII, or it was nothing that anybody may pass on (section 3.3).
                     state: tracestate.filter(|state| state.bytes().all(printable)).unwrap_or_default().to_owned(),
+                    origin: Origin::Read,
                 }
             }
             _ => Self::new(),
         }
     }
 
-    /// The next step of the same trace.
+    /// Of a span that somebody collects.
+    #[must_use]
+    pub fn of(span: &Span) -> Option<Self> {
+        if span.is_disabled() {
+            return None;
+        }
+        let context = span.context();
+        let span = context.span();
+        let it = span.span_context();
+        it.is_valid().then(|| Self {
+            trace_id: it.trace_id().to_string(),
+            span_id: it.span_id().to_string(),
+            flags: format!("{:02x}", it.trace_flags().to_u8()),
+            state: it.trace_state().header(),
+            origin: Origin::Span,
+        })
+    }
+
+    /// Of the span in which this is called, if somebody collects it.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        Self::of(&Span::current())
+    }
+
+    /// Where a step happens that no request and no event begins: a span of its own, if somebody collects spans. What
+    /// happens in it hangs on it, and it hangs on this.
+    #[must_use]
+    pub fn step(&self, name: &'static str) -> Self {
+        let span = info_span!(target: STORY, parent: None, "step", otel.name = name);
+        // It has just been made, so it has no parent yet; while nobody collects spans it needs none.
+        let _ = span.set_parent(self.elsewhere());
+        Self::of(&span).unwrap_or_else(|| self.clone())
+    }
+
+    /// As the OpenTelemetry SDK knows it: where somebody else's span is, if it is known.
+    #[must_use]
+    pub fn elsewhere(&self) -> Context {
+        match self.origin {
+            Origin::MadeUp => Context::new(),
+            Origin::Read | Origin::Span => Context::new().with_remote_span_context(self.span_context()),
+        }
+    }
+
+    /// As the OpenTelemetry SDK names it; an invalid one if nobody knows of it.
+    #[must_use]
+    pub fn span_context(&self) -> SpanContext {
+        if self.origin == Origin::MadeUp {
+            return SpanContext::NONE;
+        }
+        let trace_id = TraceId::from_hex(&self.trace_id).unwrap_or(TraceId::INVALID);
+        let span_id = SpanId::from_hex(&self.span_id).unwrap_or(SpanId::INVALID);
+        let flags = TraceFlags::new(u8::from_str_radix(&self.flags, 16).unwrap_or_default());
+        SpanContext::new(trace_id, span_id, flags, true, self.state.parse().unwrap_or(TraceState::NONE))
+    }
+
+    /// The id of the trace, 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(&self) -> &str {
+        &self.trace_id
+    }
+
+    /// Where what happens here is: in the span that somebody collects, or in a step of its own.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { span_id: span_id(), ..self.clone() }
+        if self.origin == Origin::Span { self.clone() } else { Self { span_id: span_id(), ..self.clone() } }
     }
 
     /// As a `traceparent` header or attribute.
@@ -107,7 +191,8 @@ mod tests {
         ] {
             let fresh = TraceContext::read(Some(unreadable), Some("a=1"));
             assert_eq!(fresh.state, "", "{unreadable}");
-            assert_eq!(TraceContext::read(Some(&fresh.traceparent()), None), fresh);
+            let read = TraceContext::read(Some(&fresh.traceparent()), None);
+            assert_eq!(read.traceparent(), fresh.traceparent());
         }
     }
 }

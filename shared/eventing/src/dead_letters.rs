@@ -84,6 +84,12 @@ impl DeadLetters {
         Self { database, log, service, topic: topic(service), publishing: Arc::default() }
     }
 
+    /// Whose they are.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.service
+    }
+
     /// The topic on which everything stands that happens to them.
     #[must_use]
     pub fn topic(&self) -> &str {

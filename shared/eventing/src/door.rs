@@ -21,15 +21,16 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use cloudevents::{AttributesReader, Event};
-use event_sourcing::{Database, Value, now, pieces, placeholders};
+use event_sourcing::{Database, STORY, Value, now, pieces, placeholders};
 use futures::FutureExt;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use runtime::{Problem, extract::RawBody};
 use tokio::sync::RwLock;
+use tracing::{Span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    EventError, Failure, Handled, Handler, Incoming, NOT_A_CLOUD_EVENT, Origin, TICK,
+    EventError, Failure, Handled, Handler, Incoming, Metrics, NOT_A_CLOUD_EVENT, Origin, TICK,
     dead_letters::{DeadLetter, DeadLetters, Heard, hear},
     name_and_version,
     request::{Attributes, CloudEvent, events_of},
@@ -49,8 +50,7 @@ pub struct Door {
     room: RwLock<()>,
     /// What is being handled now: told again meanwhile, it is no further attempt.
     in_hand: Mutex<HashSet<[String; 2]>>,
-    events: IntCounterVec,
-    seconds: Histogram,
+    metrics: Metrics,
 }
 
 /// What is known of an event before it is handled.
@@ -70,27 +70,10 @@ impl Known {
 }
 
 impl Door {
-    /// The door to `handler`. What it counts is registered with `metrics`.
+    /// The door to `handler`.
     #[must_use]
-    pub fn new(
-        handler: Arc<dyn Handler>,
-        database: Database,
-        letters: DeadLetters,
-        service: &'static str,
-        metrics: &Registry,
-    ) -> Arc<Self> {
-        let labels = HashMap::from([("service".to_owned(), service.to_owned())]);
-        let opts = Opts::new("rainstorm_events_total", "Events that came through the door, by what became of them.");
-        let events = IntCounterVec::new(opts.const_labels(labels.clone()), &["outcome"]).ok();
-        let opts = HistogramOpts::new("rainstorm_batch_seconds", "Time from a batch's arrival to its answer.");
-        let seconds = Histogram::with_opts(opts.const_labels(labels)).ok();
-        #[allow(clippy::expect_used, reason = "at start-up, with names that are constants")]
-        let (events, seconds) = events.zip(seconds).expect("the names and labels above are valid");
-        for collector in [Box::new(events.clone()) as Box<dyn prometheus::core::Collector>, Box::new(seconds.clone())] {
-            // A second door of the same service in one registry shares the first one's families.
-            let _ = metrics.register(collector);
-        }
-        Arc::new(Self { handler, database, letters, room: RwLock::new(()), in_hand: Mutex::default(), events, seconds })
+    pub fn new(handler: Arc<dyn Handler>, database: Database, letters: DeadLetters, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { handler, database, letters, room: RwLock::new(()), in_hand: Mutex::default(), metrics })
     }
 
     /// `POST /events`.
@@ -103,14 +86,31 @@ impl Door {
     /// # Errors
     /// The first failure that may pass.
     pub async fn handle(&self, batch: Vec<Event>) -> Result<(), Failure> {
-        let started = Instant::now();
+        let (events, arrived) = (batch.len(), Instant::now());
         let outcome = self.sort_and_handle(batch).await;
-        self.seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.batch(events, arrived);
         outcome
     }
 
-    fn count(&self, outcome: &str, number: usize) {
-        self.events.with_label_values(&[outcome]).inc_by(number as u64);
+    /// The span of events that are handled together, linked to the spans in which each of them happened.
+    fn together(&self, events: &mut [Incoming]) -> Span {
+        let span = info_span!(
+            target: STORY,
+            parent: None,
+            "receive",
+            otel.name = format_args!("receive {}", self.letters.service()),
+            otel.kind = "consumer",
+            messaging.system = "kafka",
+            messaging.operation.name = "receive",
+            messaging.operation.type = "receive",
+            messaging.consumer.group.name = self.letters.service(),
+            messaging.batch.message_count = events.len(),
+        );
+        if !span.is_disabled() {
+            events.iter().for_each(|event| span.add_link(event.trace.span_context()));
+        }
+        events.iter_mut().for_each(|event| event.begin(&span));
+        span
     }
 
     async fn sort_and_handle(&self, batch: Vec<Event>) -> Result<(), Failure> {
@@ -126,7 +126,7 @@ impl Door {
                     self.letters.publish().await?;
                     self.handler.tick(now).await?;
                 }
-                Sorted::Foreign => self.count("ignored", 1),
+                Sorted::Foreign => self.metrics.events("ignored", 1),
                 Sorted::Ours(event) => events.push(*event),
                 Sorted::Never(letter) => self.bury(vec![*letter]).await?,
                 Sorted::Refused(letter) => self.adopt(*letter).await?,
@@ -175,7 +175,7 @@ impl Door {
     /// Takes letters in.
     async fn bury(&self, letters: Vec<DeadLetter>) -> Result<(), Failure> {
         let taken = self.letters.take(letters).await?;
-        self.count("dead_lettered", taken);
+        self.metrics.events("dead_lettered", taken);
         Ok(())
     }
 
@@ -190,7 +190,7 @@ impl Door {
         let (seen, new): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| known.get(&key(event)).is_some_and(|known| known.done));
         if !seen.is_empty() {
-            self.count("repeated", seen.len());
+            self.metrics.events("repeated", seen.len());
             let changed = seen.iter().filter_map(|event| Some(known.get(&key(event))?.changed(&event.subject)));
             let streams: HashSet<String> = changed.flatten().collect();
             self.handler.seen(streams.into_iter().collect()).await?;
@@ -200,7 +200,7 @@ impl Door {
         let open = self.letters.open(subjects.into_iter().collect()).await?;
         let (behind, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|event| open.contains(&event.subject));
         let parked = self.letters.take(behind.into_iter().map(DeadLetter::parked).collect()).await?;
-        self.count("parked", parked);
+        self.metrics.events("parked", parked);
 
         let attempts = |event: &Incoming| known.get(&key(event)).map_or(0, |known| known.attempts);
         let suspects = new.iter().filter(|event| attempts(event) + 1 >= ALONE_FROM);
@@ -260,32 +260,49 @@ impl Door {
 
     /// Counts the attempt, handles, and clears up behind it. Returns what was rejected for good and why, and the first
     /// failure that may pass.
-    async fn try_now(&self, events: Vec<Incoming>) -> Result<(Vec<(Incoming, String)>, Result<(), Failure>), Failure> {
+    async fn try_now(
+        &self,
+        mut events: Vec<Incoming>,
+    ) -> Result<(Vec<(Incoming, String)>, Result<(), Failure>), Failure> {
         let Some(_taken) = InHand::take(&self.in_hand, events.iter().map(key).collect()) else {
             return Err(Failure::Retry("it is being handled right now".to_owned()));
         };
+        let _together = self.together(&mut events);
         self.begin(&events).await?;
         // A handler that panics has crashed: the attempt stays counted, and the event comes again, alone.
         let outcomes = AssertUnwindSafe(self.handler.handle(&events)).catch_unwind().await;
         let Ok(outcomes) = outcomes else {
-            self.count("crashed", events.len());
+            events.iter().for_each(|event| event.end("crashed", Some("the handler crashed")));
+            self.metrics.events("crashed", events.len());
             return Err(Failure::Retry("the handler crashed".to_owned()));
         };
         let mut first_failure = Ok(());
         let (mut handled, mut idle, mut passing, mut rejected) = (0, Vec::new(), Vec::new(), Vec::new());
         for (event, outcome) in events.into_iter().zip(outcomes) {
             match outcome {
-                Ok(Handled::Effect) => handled += 1,
-                Ok(Handled::Nothing) => idle.push(event),
-                Err(Failure::Never(reason)) => rejected.push((event, reason)),
+                Ok(Handled::Effect) => {
+                    event.end("effect", None);
+                    self.metrics.handled(&event.time);
+                    handled += 1;
+                }
+                Ok(Handled::Nothing) => {
+                    event.end("nothing", None);
+                    self.metrics.handled(&event.time);
+                    idle.push(event);
+                }
+                Err(Failure::Never(reason)) => {
+                    event.end("dead letter", Some(&reason));
+                    rejected.push((event, reason));
+                }
                 Err(failure) => {
+                    event.end("again", Some(&failure.to_string()));
                     first_failure = first_failure.and(Err(failure));
                     passing.push(event);
                 }
             }
         }
-        self.count("handled", handled + idle.len());
-        self.count("retried", passing.len());
+        self.metrics.events("handled", handled + idle.len());
+        self.metrics.events("retried", passing.len());
         self.end(&idle, &passing).await?;
         Ok((rejected, first_failure))
     }

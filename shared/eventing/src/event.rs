@@ -11,8 +11,10 @@ use cloudevents::{
         StructuredDeserializer, StructuredSerializer,
     },
 };
-use event_sourcing::{Cause, Recorded, TraceContext};
+use event_sourcing::{Cause, Recorded, STORY, TraceContext};
 use serde_json::{Map, Value};
+use tracing::{Span, field::Empty, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{log::Record, origin::Origin};
 
@@ -113,6 +115,8 @@ pub struct Incoming {
     /// The id of what caused it; empty if the event doesn't say.
     pub causation_id: String,
     pub trace: TraceContext,
+    /// The span in which it is handled, where somebody collects spans.
+    pub span: Span,
     /// JSON text.
     pub data: String,
     /// The whole event, for a dead letter.
@@ -149,6 +153,7 @@ impl Incoming {
             correlation_id: text("correlationid").unwrap_or_else(|| subject.clone()),
             causation_id: text("causationid").unwrap_or_default(),
             trace: TraceContext::read(text("traceparent").as_deref(), text("tracestate").as_deref()),
+            span: Span::none(),
             subject,
             data,
             original: event,
@@ -163,8 +168,49 @@ impl Incoming {
             source: self.source.clone(),
             id: self.id.clone(),
             correlation_id: Some(self.correlation_id.clone()),
-            trace: self.trace.clone(),
+            trace: TraceContext::of(&self.span).unwrap_or_else(|| self.trace.clone()),
             remembered: true,
+        }
+    }
+
+    /// Begins the span in which it is handled: the next step of the story that the event belongs to. It hangs on the
+    /// span in which the event happened, and is linked to the batch it came with, which belongs to many stories.
+    pub fn begin(&mut self, batch: &Span) {
+        let name = name_and_version(&self.event_type).map_or(self.event_type.as_str(), |(name, _)| name);
+        self.span = info_span!(
+            target: STORY,
+            parent: None,
+            "process",
+            otel.name = format_args!("process {name}"),
+            otel.kind = "consumer",
+            messaging.system = "kafka",
+            messaging.operation.name = "process",
+            messaging.operation.type = "process",
+            messaging.destination.name = self.origin.topic,
+            messaging.destination.partition.id = self.origin.partition,
+            messaging.kafka.offset = self.origin.offset,
+            messaging.message.id = self.id,
+            rainstorm.event.type = name,
+            rainstorm.order.id = self.correlation_id,
+            rainstorm.outcome = Empty,
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+        );
+        if !self.span.is_disabled() {
+            // It has just been made, so it has no parent yet.
+            let _ = self.span.set_parent(self.trace.elsewhere());
+            if let Some(batch) = TraceContext::of(batch) {
+                self.span.add_link(batch.span_context());
+            }
+        }
+    }
+
+    /// What became of it.
+    pub fn end(&self, outcome: &str, failure: Option<&str>) {
+        self.span.record("rainstorm.outcome", outcome);
+        if let Some(failure) = failure {
+            self.span.record("otel.status_code", "ERROR");
+            self.span.record("otel.status_description", failure);
         }
     }
 

@@ -7,6 +7,7 @@ mod event;
 mod handler;
 pub mod http;
 pub mod log;
+mod metrics;
 mod origin;
 mod outbox;
 mod platform;
@@ -21,6 +22,7 @@ pub use event::{
     name_and_version, published, published_by, to_record,
 };
 pub use handler::{Failure, Handled, Handler};
+pub use metrics::Metrics;
 pub use origin::Origin;
 pub use outbox::Outbox;
 pub use platform::{Identity, LogSettings, Platform, StartError, librdkafka_settings, listen_and_serve, run};

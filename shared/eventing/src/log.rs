@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use embedded::EmbeddedLog;
 pub use kafka::KafkaLog;
-pub use scan::{Scan, Stretch};
+pub use scan::{Scan, Stretch, Tail};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// Reads stretches of partitions from beginning to end, each in order, and several mixed; [`Scan`] is how to ask for it.
     async fn read_all(&self, stretches: Vec<Stretch>, read: mpsc::Sender<Result<Batch, LogError>>) {
         scan::one_by_one(self, stretches, read).await;
+    }
+
+    /// Reads partitions on and on from the given offsets, each in order, until nobody takes any more or after an error;
+    /// [`Tail`] is how to ask for it. Nobody's position changes.
+    async fn follow(&self, from: Vec<(Partition, i64)>, read: mpsc::Sender<Result<Batch, LogError>>) {
+        scan::look_and_read(self, from, read).await;
     }
 
     /// The partitions of a topic with their first offset and the offset that the next record will get.

@@ -5,12 +5,18 @@
 //! version that isn't on the log yet. It marks events as published only after the log has them; a crash in between
 //! means that the same bytes are published twice, never that an event is missing or out of order.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use event_sourcing::{Recorded, Store};
+use event_sourcing::{Recorded, STORY, Store};
 use tokio::sync::{mpsc, oneshot};
+use tracing::{Span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::{Failure, log::EventLog, published, to_record};
+use crate::{Failure, Identity, Metrics, log::EventLog, name_and_version, published, to_record};
 
 /// Events that a sweep takes on at a time.
 const SWEEP: i64 = 1000;
@@ -30,11 +36,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Publishes the events in `store` to `topic`, as coming from `source`.
+    /// Publishes the events in `store` as `who`.
     #[must_use]
-    pub fn new(store: Store, log: Arc<dyn EventLog>, source: &'static str, topic: &'static str) -> Self {
+    pub fn new(store: Store, log: Arc<dyn EventLog>, who: Identity, metrics: Metrics) -> Self {
         let (requests, requested) = mpsc::unbounded_channel();
-        tokio::spawn(publish_requests(Publisher { store: store.clone(), log, source, topic }, requested));
+        tokio::spawn(publish_requests(Publisher { store: store.clone(), log, who, metrics }, requested));
         Self { store, requests }
     }
 
@@ -89,8 +95,8 @@ impl Outbox {
 struct Publisher {
     store: Store,
     log: Arc<dyn EventLog>,
-    source: &'static str,
-    topic: &'static str,
+    who: Identity,
+    metrics: Metrics,
 }
 
 /// Takes all requests that wait and serves them with one publication, until the last [`Outbox`] is gone.
@@ -114,7 +120,7 @@ async fn publish_requests(publisher: Publisher, mut requested: mpsc::UnboundedRe
         streams.extend(requests.iter().flat_map(|request| request.streams.iter().cloned()));
         let outcome = publisher.publish(streams.iter().cloned().collect()).await;
         if let Err(error) = &outcome {
-            tracing::warn!(%error, topic = publisher.topic, "not published yet");
+            tracing::warn!(%error, topic = publisher.who.topic, "not published yet");
             unfinished = streams;
         }
         for request in requests {
@@ -126,18 +132,45 @@ async fn publish_requests(publisher: Publisher, mut requested: mpsc::UnboundedRe
 }
 
 impl Publisher {
+    /// The span of an event's way to the log, which hangs on the one in which it happened.
+    fn span(&self, event: &Recorded) -> Span {
+        let name = name_and_version(&event.event_type).map_or(event.event_type.as_str(), |(name, _)| name);
+        let span = info_span!(
+            target: STORY,
+            parent: None,
+            "publish",
+            otel.name = format_args!("publish {name}"),
+            otel.kind = "producer",
+            messaging.system = "kafka",
+            messaging.operation.name = "send",
+            messaging.operation.type = "send",
+            messaging.destination.name = self.who.topic,
+            messaging.message.id = event.id,
+            rainstorm.event.type = name,
+            rainstorm.order.id = event.correlation_id,
+        );
+        if !span.is_disabled() {
+            // It has just been made, so it has no parent yet.
+            let _ = span.set_parent(event.trace().elsewhere());
+        }
+        span
+    }
+
     async fn publish(&self, streams: Vec<String>) -> Result<(), Failure> {
         if streams.is_empty() {
             return Ok(());
         }
         let lock = self.store.database().lock_publishing(&streams).await?;
         let events: Vec<Recorded> = self.store.unpublished(Some(streams), SWEEP).await?;
-        let records = events.iter().map(|event| published(self.source, event).and_then(to_record));
+        let records = events.iter().map(|event| published(self.who.source, event).and_then(to_record));
         let records = records.collect::<Result<Vec<_>, _>>().map_err(|error| Failure::Never(error.to_string()))?;
         if records.is_empty() {
             return Ok(());
         }
-        self.log.append(self.topic, records).await.map_err(|error| Failure::Retry(error.to_string()))?;
+        let (begun, spans) = (Instant::now(), events.iter().map(|event| self.span(event)).collect::<Vec<_>>());
+        self.log.append(self.who.topic, records).await.map_err(|error| Failure::Retry(error.to_string()))?;
+        self.metrics.published(events.len(), begun);
+        drop(spans);
         Ok(self.store.mark_published(lock, &events).await?)
     }
 }

@@ -5,17 +5,17 @@ use std::{collections::HashMap, future::Future, net::Ipv4Addr, process::ExitCode
 use clap::Parser;
 use event_sourcing::{Database, MIGRATIONS, Store, StoreError};
 use futures::future::join_all;
-use prometheus::Registry;
 use runtime::{
     Service, Stop,
     server::{Limits, serve},
+    telemetry::{self, TelemetryError},
 };
 use sqlx::migrate::Migrator;
 use tokio::net::TcpListener;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    Door, Handler, Reactions, Reactor, Writer,
+    Door, Handler, Metrics, Reactions, Reactor, Writer,
     dead_letters::{self, DeadLetters},
     log::{EventLog, KafkaLog, LogError},
 };
@@ -45,6 +45,8 @@ pub enum StartError {
     Log(#[from] LogError),
     #[error("PORT {port}: {source}")]
     Listen { port: u16, source: std::io::Error },
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     #[error("the server failed: {0}")]
     Serve(#[from] std::io::Error),
 }
@@ -99,9 +101,16 @@ pub struct Platform {
     pub log: Arc<dyn EventLog>,
     /// `postgres://…` or `sqlite:PATH`.
     pub database_url: String,
+    pub metrics: Metrics,
 }
 
 impl Platform {
+    /// A service on this log and this database: `postgres://…` or `sqlite:PATH`.
+    #[must_use]
+    pub fn new(log: Arc<dyn EventLog>, database_url: impl Into<String>) -> Self {
+        Self { log, database_url: database_url.into(), metrics: Metrics::default() }
+    }
+
     /// The service's database, its tables brought up to date with `migrations` and the shared ones.
     ///
     /// # Errors
@@ -115,7 +124,10 @@ impl Platform {
                     tracing::warn!(%error, "DATABASE_URL: the database does not answer yet");
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
-                opened => return Ok(opened?),
+                opened => {
+                    self.metrics.started("database");
+                    return Ok(opened?.measured(self.metrics.commits()));
+                }
             }
         }
     }
@@ -125,7 +137,7 @@ impl Platform {
     pub fn writer(&self, who: Identity, database: Database) -> Writer {
         let topics = [who.topic.to_owned(), dead_letters::topic(who.name)];
         tokio::spawn(create_topics(self.log.clone(), topics.into()));
-        Writer::new(Store::new(database), self.log.clone(), who.source, who.topic)
+        Writer::new(Store::new(database), self.log.clone(), who, self.metrics.clone())
     }
 
     /// A writing service: what people can ask (`people`), and what it does about events.
@@ -154,14 +166,19 @@ impl Platform {
         handler: Arc<dyn Handler>,
         people: OpenApiRouter,
     ) -> Service {
-        let metrics = Registry::new();
         let letters = DeadLetters::new(database.clone(), self.log.clone(), name);
-        let door = Door::new(handler, database.clone(), letters, name, &metrics);
+        let door = Door::new(handler, database.clone(), letters, self.metrics.clone());
+        let (metrics, store) = (self.metrics.clone(), database.clone());
+        let look = move || {
+            let (metrics, store) = (metrics.clone(), store.clone());
+            async move { metrics.look(&store).await }
+        };
         let ready = move || {
             let database = database.clone();
             async move { database.ping().await.map_err(|error| format!("its store does not answer: {error}")) }
         };
-        Service::new(name, people, door.router(), metrics, ready)
+        self.metrics.started("ready");
+        Service::new(name, people, door.router(), self.metrics.registry().clone(), ready).looking(look)
     }
 }
 
@@ -191,12 +208,11 @@ struct Alone<S: clap::Args> {
 }
 
 /// A service's `main`: reads its settings, starts it on its own port, and stops it in order.
-pub fn run<S, F>(start: impl FnOnce(S, Platform) -> F) -> ExitCode
+pub fn run<S, F>(name: &str, start: impl FnOnce(S, Platform) -> F) -> ExitCode
 where
     S: clap::Args,
     F: Future<Output = Result<Service, StartError>>,
 {
-    runtime::start_logging(runtime::WARNINGS);
     let settings = match runtime::settings::parse::<Alone<S>>() {
         Ok(settings) => settings,
         Err(code) => return code,
@@ -209,9 +225,10 @@ where
         }
     };
     let ran = runtime.block_on(async {
+        let _telemetry = telemetry::start(name, runtime::WARNINGS)?;
         let stop = Stop::on_signal();
         let log = Arc::new(settings.log.kafka()?);
-        let service = start(settings.own, Platform { log, database_url: settings.database_url }).await?;
+        let service = start(settings.own, Platform::new(log, settings.database_url)).await?;
         listen_and_serve((Ipv4Addr::UNSPECIFIED, settings.port), vec![service], stop).await
     });
     match ran {

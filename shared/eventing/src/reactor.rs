@@ -9,8 +9,9 @@ use std::{
 use async_trait::async_trait;
 use event_sourcing::{Cause, Recorded, Store, StoreError, Unit, Work};
 use futures::future::join_all;
+use tracing::Instrument;
 
-use crate::{Failure, Handled, Handler, Incoming, Outbox, log::EventLog};
+use crate::{Failure, Handled, Handler, Identity, Incoming, Metrics, Outbox, log::EventLog};
 
 /// How often an event is decided again because somebody else was faster, before it is delivered again instead.
 const CONFLICTS: usize = 20;
@@ -49,10 +50,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// The streams in `store`, published to `topic` as coming from `source`.
+    /// The streams in `store`, published as `who`.
     #[must_use]
-    pub fn new(store: Store, log: Arc<dyn EventLog>, source: &'static str, topic: &'static str) -> Self {
-        let outbox = Outbox::new(store.clone(), log, source, topic);
+    pub fn new(store: Store, log: Arc<dyn EventLog>, who: Identity, metrics: Metrics) -> Self {
+        let outbox = Outbox::new(store.clone(), log, who, metrics);
         Self { store, outbox }
     }
 
@@ -138,7 +139,9 @@ impl<R: Reactions> Reactor<R> {
                 continue;
             }
             let known = std::mem::take(&mut prefetched);
-            let outcome = self.writer.transact(&event.cause(), known, ToEvent(&*self.reactions, event)).await;
+            let cause = event.cause();
+            let reacted = self.writer.transact(&cause, known, ToEvent(&*self.reactions, event));
+            let outcome = reacted.instrument(event.span.clone()).await;
             failed = outcome.is_err();
             outcomes.push((place, outcome));
         }

@@ -8,6 +8,9 @@
 //! | a request whose body is on its way | [`Limits::body`], then it is answered 408 |
 //! | header lines, and all of them together | 100 and [`HEADERS`] bytes, else it is answered 431 |
 //! | connections | [`Limits::connections`]; one more, and the oldest of them is asked to finish |
+//!
+//! An answer without end (server-sent events) is work as long as its client reads it, and ends when its connection is
+//! asked to finish: the client comes again by itself.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +20,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request};
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, header},
+};
+use futures::StreamExt;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -28,7 +36,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::Instant,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tower_http::timeout::DeadlineBody;
 
@@ -107,14 +115,15 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 /// Answers what a client asks on one connection, until either has had enough.
 async fn converse(stream: TcpStream, router: Router, stop: Stop, mut place: Place, limits: Limits) {
     let work = Arc::new(Work::default());
+    let finish = CancellationToken::new();
     let answer = {
-        let work = work.clone();
+        let (work, finish) = (work.clone(), finish.clone());
         move |request: Request<hyper::body::Incoming>| {
-            let (router, in_work) = (router.clone(), InWork::begin(&work));
+            let (router, in_work, finish) = (router.clone(), InWork::begin(&work), finish.clone());
             async move {
-                let _in_work = in_work;
                 let request = request.map(|body| Body::new(DeadlineBody::new(limits.body, body)));
-                router.oneshot(request).await
+                let answer = router.oneshot(request).await?;
+                Ok::<_, Infallible>(if is_endless(&answer) { until(finish, in_work.0.clone(), answer) } else { answer })
             }
         }
     };
@@ -131,10 +140,25 @@ async fn converse(stream: TcpStream, router: Router, stop: Stop, mut place: Plac
             () = work.idle_for(limits.idle) => return,
             () = async { tokio::select! { () = stop.wait() => (), () = place.wanted() => () } }, if !leaving => {
                 leaving = true;
+                finish.cancel();
                 connection.as_mut().graceful_shutdown();
             }
         }
     }
+}
+
+fn is_endless(answer: &Response<Body>) -> bool {
+    let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    media_type.is_some_and(|media_type| media_type.starts_with("text/event-stream"))
+}
+
+/// The answer until its connection is to finish. Every piece of it that is asked for, because the client has taken the
+/// ones before, shows that somebody is there.
+fn until(finish: CancellationToken, work: Arc<Work>, answer: Response<Body>) -> Response<Body> {
+    answer.map(|body| {
+        let pieces = body.into_data_stream().inspect(move |_| work.change(|requests| requests));
+        Body::from_stream(pieces.take_until(finish.cancelled_owned()))
+    })
 }
 
 /// The requests in work on one connection, and since when that has been so many.

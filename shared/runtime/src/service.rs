@@ -2,15 +2,22 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use axum::{Json, Router, extract::DefaultBodyLimit, http::StatusCode, response::IntoResponse, routing::get};
-use prometheus::{Encoder, Registry, TextEncoder};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Request},
+    http::StatusCode,
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    Problem,
+    Problem, metrics,
     openapi::{complete, operations},
 };
 
@@ -22,7 +29,8 @@ pub const EVENTS_LIMIT: usize = 4 * 1024 * 1024;
 type Task<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
 type Check = Task<Result<(), String>>;
 
-/// Everything that the outside sees of a service.
+/// Everything that the outside sees of a service. Clones are the same service.
+#[derive(Clone)]
 pub struct Service {
     /// `order`, `payment` …
     pub name: &'static str,
@@ -31,6 +39,7 @@ pub struct Service {
     door: Router,
     door_openapi: OpenApi,
     metrics: Registry,
+    look: Task<()>,
     ready: Check,
     finish: Task<()>,
 }
@@ -58,11 +67,29 @@ impl Service {
         }
         complete(&mut openapi);
         complete(&mut door_openapi);
-        let people = people.layer(DefaultBodyLimit::max(COMMAND_LIMIT));
+        let people = metrics::measured(people, &metrics).layer(DefaultBodyLimit::max(COMMAND_LIMIT));
         let door = door.layer(DefaultBodyLimit::max(EVENTS_LIMIT));
         let ready: Check = Arc::new(move || Box::pin(ready()));
         let finish: Task<()> = Arc::new(|| Box::pin(std::future::ready(())));
-        Self { name, people, openapi, door, door_openapi, metrics, ready, finish }
+        let look = finish.clone();
+        Self { name, people, openapi, door, door_openapi, metrics, look, ready, finish }
+    }
+
+    /// With something to be looked at whenever somebody asks what is measured; `look` brings it up to date.
+    #[must_use]
+    pub fn looking<F>(self, look: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (before, look) = (self.look.clone(), Arc::new(look));
+        let both = move || {
+            let (before, look) = (before(), look.clone());
+            async move {
+                before.await;
+                look().await;
+            }
+        };
+        Self { look: Arc::new(move || Box::pin(both())), ..self }
     }
 
     /// With something that is left to do after its last answer, when it stops.
@@ -80,9 +107,40 @@ impl Service {
         async move { finish().await }
     }
 
+    /// What people can ask, alone.
+    pub fn people(&self) -> Router {
+        self.people.clone()
+    }
+
+    /// With more that people can ask, which no document tells of.
+    #[must_use]
+    pub fn with(self, more: Router) -> Self {
+        Self { people: self.people.merge(more), ..self }
+    }
+
+    /// The same routes, where somebody else answers.
+    #[must_use]
+    pub fn answered_by<F>(self, answer: impl Fn(Request) -> F + Clone + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        // Whoever answers finds the route anew: what was found out on the way here would be found twice.
+        let people = self.people.layer(from_fn(move |mut request: Request, _: Next| {
+            request.extensions_mut().clear();
+            answer(request)
+        }));
+        Self { people, ..self }
+    }
+
     /// The door alone, at `/events`: for a bridge in the same process.
     pub fn door(&self) -> Router {
         self.door.clone()
+    }
+
+    /// Brings up to date what is measured only when somebody looks.
+    pub fn look(&self) -> impl Future<Output = ()> + Send + use<> {
+        let look = self.look.clone();
+        async move { look().await }
     }
 
     /// What the service measures.
@@ -97,7 +155,7 @@ pub fn router(services: Vec<Service>) -> Router {
     let alone = services.len() == 1;
     let mut router = Router::new();
     let mut openapi = OpenApi::default();
-    let (mut registries, mut checks) = (Vec::new(), Vec::new());
+    let (mut registries, mut looks, mut checks) = (Vec::new(), Vec::new(), Vec::new());
     for service in services {
         router = router.merge(service.people);
         if alone {
@@ -108,7 +166,8 @@ pub fn router(services: Vec<Service>) -> Router {
             router = router.nest(&path, service.door);
             openapi = openapi.merge_from(service.openapi).nest(path, service.door_openapi);
         }
-        registries.push(service.metrics);
+        looks.push(service.look);
+        registries.push((service.name, service.metrics));
         checks.push((service.name, service.ready));
     }
     if !alone {
@@ -116,10 +175,11 @@ pub fn router(services: Vec<Service>) -> Router {
         openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
     }
     let openapi = Arc::new(openapi);
+    let measured = Arc::new(Measured { registries, looks });
     router
         .route("/healthz/live", get(|| async { "alive\n" }))
         .route("/healthz/ready", get(move || ready(checks.clone())))
-        .route("/metrics", get(move || async move { metrics(&registries) }))
+        .route("/metrics", get(move || tell(measured.clone())))
         .route("/openapi.json", get(move || async move { Json(openapi.as_ref().clone()) }))
         .fallback(|| async { Problem::not_found("there is nothing here; /openapi.json says what there is") })
         .method_not_allowed_fallback(|| async {
@@ -139,19 +199,17 @@ async fn ready(checks: Vec<(&'static str, Check)>) -> Result<&'static str, Probl
     Ok("ready\n")
 }
 
-fn metrics(registries: &[Registry]) -> impl IntoResponse + use<> {
-    // One family per name, whichever service it comes from.
-    let mut families: Vec<prometheus::proto::MetricFamily> = Vec::new();
-    for family in registries.iter().flat_map(Registry::gather) {
-        match families.iter_mut().find(|known| known.name() == family.name()) {
-            Some(known) => known.mut_metric().extend(family.get_metric().iter().cloned()),
-            None => families.push(family),
-        }
+/// What is measured, by whom, and how to bring it up to date.
+struct Measured {
+    registries: Vec<(&'static str, Registry)>,
+    looks: Vec<Task<()>>,
+}
+
+async fn tell(measured: Arc<Measured>) -> impl IntoResponse {
+    for look in &measured.looks {
+        look().await;
     }
-    let mut text = Vec::new();
-    // Writing to memory can't fail; an unreadable family would be a bug that the next test of /metrics shows.
-    let _ = TextEncoder::new().encode(&families, &mut text);
-    ([(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    ([(axum::http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::expose(&measured.registries))
 }
 
 /// Says when to stop: cancelled by SIGTERM (Kubernetes, Docker) or SIGINT (Ctrl-C).

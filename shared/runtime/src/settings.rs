@@ -5,12 +5,15 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 
+use crate::telemetry;
+
 /// Parses flags and environment; on an error, prints it and says with which status to leave.
 ///
 /// # Errors
 /// The exit status, after the explanation was printed.
 pub fn parse<S: Parser>() -> Result<S, ExitCode> {
-    let known = known_variables(&S::command());
+    let mut known = known_variables(&S::command());
+    known.extend(telemetry::VARIABLES.map(ToOwned::to_owned));
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     if let Some((typo, meant)) = names.filter_map(|name| misspelt(&name, &known)).next() {
         eprintln!("error: there is no setting {typo}; did you mean {meant}?");

@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eventing::run(loyalty::service)
+    eventing::run("loyalty", loyalty::service)
 }

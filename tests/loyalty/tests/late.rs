@@ -55,7 +55,7 @@ async fn it_joins_late(way: Way) {
     for subscription in &mut sources.subscriptions {
         subscription.group = uuid::Uuid::now_v7().to_string();
     }
-    let platform = Platform { log: log.clone(), database_url: joined.clone() };
+    let platform = Platform::new(log.clone(), joined.clone());
     let service = loyalty::service(Settings {}, platform).await.unwrap();
     let door: Arc<dyn Sink> = Arc::new(RouterSink(service.door()));
     let people = runtime::service::router(vec![service]);

@@ -30,8 +30,10 @@ struct Settings {
 
 fn main() -> ExitCode {
     // A service that says what goes wrong would say little else here.
-    if std::env::var_os("RUST_LOG").is_some() {
-        runtime::start_logging(runtime::WARNINGS);
+    let logs = std::env::var_os("RUST_LOG").map(|_| runtime::telemetry::start("simulation", runtime::WARNINGS));
+    if let Some(Err(error)) = logs {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
     }
     let settings = Settings::parse();
     let holds = if let Some(seed) = settings.seed {

@@ -96,7 +96,7 @@ impl Shared {
 
     fn seen_by(self: &Arc<Self>, process: &Arc<Process>, sabotage: Option<Sabotage>) -> Database {
         let (shared, process, seen) = (self.clone(), process.clone(), Arc::default());
-        Database::simulated(SimulatedStore { shared, process, sabotage, seen })
+        Database::on(SimulatedStore { shared, process, sabotage, seen })
     }
 
     /// Nobody answers until then.

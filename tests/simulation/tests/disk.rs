@@ -6,8 +6,7 @@ use std::{rc::Rc, sync::Arc};
 
 use async_trait::async_trait;
 use event_sourcing::Database;
-use eventing::{Door, Failure, Handled, Handler, Incoming, dead_letters::DeadLetters, from_json};
-use prometheus::Registry;
+use eventing::{Door, Failure, Handled, Handler, Incoming, Metrics, dead_letters::DeadLetters, from_json};
 use serde_json::{Map, json};
 use simulation::{
     log::SharedLog,
@@ -43,7 +42,7 @@ async fn an_event_without_effect_that_was_answered_for_leaves_nothing_behind_wha
     let (database, log) = (store.used_by(&process), SharedLog::new(&world, 1).used_by(&process));
     let letters = DeadLetters::new(database.clone(), log, "payment");
     let handler = Arc::new(Unmoved(database.clone()));
-    let door = Door::new(handler, database, letters, "payment", &Registry::new());
+    let door = Door::new(handler, database, letters, Metrics::default());
     let event = json!({
         "specversion": "1.0", "id": "1", "source": "/orders", "type": "dev.rainstorm.order.completed.v1",
         "subject": "some-order", "time": "2026-01-01T00:00:00Z", "datacontenttype": "application/json", "data": {},

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::{
+    stats::EVER,
     timeline::{self, Step},
     views::{OrderView, View},
 };
@@ -31,6 +32,13 @@ impl Views {
     pub async fn order(&self, order_id: &str) -> Result<Option<OrderView>, sqlx::Error> {
         let sql = "SELECT order_id, view FROM orders WHERE order_id = $1 AND placed = 1".to_owned();
         Ok(self.rows(sql, vec![order_id.into()]).await?.into_iter().next().map(|(_, view)| view))
+    }
+
+    /// The sums of all time and of the minutes since `minute`: minute, name, value.
+    pub async fn sums(&self, minute: i64) -> Result<Vec<(i64, String, i64)>, sqlx::Error> {
+        let sql = "SELECT minute, name, value FROM stats WHERE minute = $1 OR minute > $2 ORDER BY minute, name";
+        let rows = self.database.fetch(sql, [EVER.into(), minute.into()]).await?;
+        rows.iter().map(|row| Ok((row.int(0)?, row.text(1)?, row.int(2)?))).collect()
     }
 
     /// What happened to an order, up to what `view` holds: the view was read before, so nothing of it is missing here.

@@ -46,8 +46,10 @@ impl InFlight {
         Ok(Self::These(these))
     }
 
-    fn has(&self, key: &str) -> bool {
+    /// Whether the row may not be up to date: sums aren't as long as anything is in flight.
+    fn has(&self, table: &str, key: &str) -> bool {
         match self {
+            Self::These(these) if table == "stats" => !these.is_empty(),
             Self::These(these) => these.contains(key),
             Self::Anything => true,
         }
@@ -66,7 +68,8 @@ pub(super) async fn compare(write: &mut Write, in_flight: &InFlight) -> Result<O
         extra_rows(write, table, in_flight, &mut it, &mut proof).await?;
         proof.tables.push(it);
     }
-    Ok(proof.tables.iter().any(|it| it.rows > 0).then_some(proof))
+    // Sums of nothing are there from the beginning.
+    Ok(proof.tables.iter().any(|it| it.rows > 0 && it.table != "stats").then_some(proof))
 }
 
 /// `{table}.{column}`, each.
@@ -114,7 +117,8 @@ async fn live_rows(
     let unlike: Vec<String> = pairs.map(|(live, rebuilt)| format!("{live} <> {rebuilt}")).collect();
     let condition = format!("{missing} OR {}", unlike.join(" OR "));
     let last = table.columns[table.columns.len() - 1];
-    let and = format!(", CASE WHEN {missing} THEN 1 ELSE 0 END, {}.{last}, COALESCE({rebuilt}.{last}, '')", table.name);
+    let text = |table: &str| format!("COALESCE(CAST({table}.{last} AS TEXT), '')");
+    let and = format!(", CASE WHEN {missing} THEN 1 ELSE 0 END, {}, {}", text(table.name), text(&rebuilt));
     let mut after = Vec::new();
     loop {
         let found = differing(write, table, [table.name, &rebuilt], &condition, &and, &after).await?;
@@ -126,7 +130,7 @@ async fn live_rows(
             if said[0] == Value::Int(1) {
                 it.missing += 1;
                 proof.tell(|| format!("{} {}: is missing in the rebuilt view", table.name, shown(&key)));
-            } else if in_flight.has(&key[0].to_string()) && goes_on(table.name, &live, &rebuilt) {
+            } else if in_flight.has(table.name, &key[0].to_string()) && goes_on(table.name, &live, &rebuilt) {
                 it.newer += 1;
             } else {
                 it.differing += 1;
@@ -153,7 +157,7 @@ async fn extra_rows(
         let Some(page_end) = found.last() else { return Ok(()) };
         after.clone_from(page_end);
         for key in found {
-            if in_flight.has(&key[0].to_string()) {
+            if in_flight.has(table.name, &key[0].to_string()) {
                 it.newer += 1;
             } else {
                 it.extra += 1;
@@ -175,6 +179,8 @@ fn goes_on(table: &str, live: &str, rebuilt: &str) -> bool {
         }),
         "kitchens" => both::<KitchenView>(live, rebuilt, |rebuilt, live| rebuilt.sequence >= live.sequence),
         "drivers" => both::<DriverView>(live, rebuilt, |rebuilt, live| rebuilt.sequence >= live.sequence),
+        // What is in flight is added.
+        "stats" => true,
         // A step never changes.
         _ => false,
     }

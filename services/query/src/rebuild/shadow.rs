@@ -11,6 +11,7 @@ pub(super) const REBUILT: Tables = Tables {
     kitchens: "kitchens_rebuilt",
     drivers: "drivers_rebuilt",
     timeline: "timeline_rebuilt",
+    stats: "stats_rebuilt",
     revision: 0,
 };
 const SUFFIX: &str = "_rebuilt";
@@ -34,7 +35,7 @@ fn beside(statement: &str) -> String {
     let mut is_name = false;
     let words = statement.split(' ').map(|word| {
         let renamed = if is_name { format!("{word}{SUFFIX}") } else { word.to_owned() };
-        is_name = ["TABLE", "INDEX", "ON"].contains(&word);
+        is_name = ["TABLE", "INDEX", "ON", "INTO"].contains(&word);
         renamed
     });
     words.collect::<Vec<_>>().join(" ")
@@ -86,6 +87,6 @@ mod tests {
         assert_eq!(beside(index), "CREATE INDEX orders_status_rebuilt ON orders_rebuilt (status, order_id)");
         let tables: Vec<String> =
             statements().iter().filter_map(|it| Some(format!("{}{SUFFIX}", name(it, "TABLE")?))).collect();
-        assert_eq!(tables, [REBUILT.orders, REBUILT.timeline, REBUILT.kitchens, REBUILT.drivers]);
+        assert_eq!(tables, [REBUILT.orders, REBUILT.timeline, REBUILT.kitchens, REBUILT.drivers, REBUILT.stats]);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use eventing::Incoming;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -41,6 +42,18 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them, in the order in which they are reached.
+    pub const ALL: [Self; 8] = [
+        Self::Placed,
+        Self::Paid,
+        Self::Cooking,
+        Self::Packed,
+        Self::OutForDelivery,
+        Self::Delivered,
+        Self::Completed,
+        Self::Cancelled,
+    ];
+
     /// As it is written everywhere.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -83,6 +96,9 @@ pub struct OrderView {
     pub cancellation: Option<Cancellation>,
     pub placed_at: Option<String>,
     pub ended_at: Option<String>,
+    /// When each status was reached, in microseconds since 1970; in the order of [`Status::ALL`].
+    #[serde(default)]
+    pub reached: [Option<i64>; Status::ALL.len()],
     /// By source, what this was computed from.
     pub sequences: BTreeMap<String, i64>,
 }
@@ -133,7 +149,14 @@ pub(super) const TIMELINE_ONLY: [&str; 13] = [
 ];
 
 impl OrderView {
+    /// When a status was reached, in microseconds since 1970.
+    #[must_use]
+    pub fn reached(&self, status: Status) -> Option<i64> {
+        self.reached[status as usize]
+    }
+
     fn reach(&mut self, status: Status, time: &str) {
+        self.reached[status as usize] = time.parse::<Timestamp>().ok().map(Timestamp::as_microsecond);
         if status > self.status || self.since.is_empty() {
             self.status = status;
             time.clone_into(&mut self.since);

@@ -16,8 +16,10 @@ use tower::ServiceExt;
 
 mod folds;
 mod http;
+mod live;
 mod projection;
 mod rebuild;
+mod stats;
 
 const ORDER: &str = "019a0000-0000-7000-8000-000000000001";
 const OTHER: &str = "019a0000-0000-7000-8000-000000000002";
@@ -117,8 +119,8 @@ async fn setup(database_url: Option<String>) -> Setup {
     let folder = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(&folder.path().join("log"), 4).await.unwrap();
     let file = || format!("sqlite:{}", folder.path().join("query.db").display());
-    let platform = Platform { log: Arc::new(log), database_url: database_url.unwrap_or_else(file) };
-    let service = query::service(query::Settings {}, platform.clone()).await.unwrap();
+    let platform = Platform::new(Arc::new(log), database_url.unwrap_or_else(file));
+    let service = query::service(query::Settings::default(), platform.clone()).await.unwrap();
     let router = runtime::service::router(vec![service]);
     Setup { projection: another(&platform).await, platform, router, _folder: folder }
 }

@@ -95,6 +95,7 @@ impl Setup {
             "/orders".into(),
             "/kitchens".into(),
             "/drivers".into(),
+            "/stats".into(),
         ] {
             seen.push(self.get(&path).await.1);
         }
@@ -198,6 +199,8 @@ async fn a_view_that_differs_stays_unless_it_is_to_be_replaced() {
             "UPDATE drivers SET driver_id = 'max'".to_owned(),
             "DELETE FROM timeline WHERE subject = 'mia'".to_owned(),
             "UPDATE timeline SET time = '2026' WHERE subject = 'mia'".to_owned(),
+            "UPDATE stats SET value = value + 1 WHERE name = 'now completed'".to_owned(),
+            "DELETE FROM stats WHERE name = 'reached paid'".to_owned(),
         ];
         for sql in planted {
             it.change(&sql).await;

@@ -85,6 +85,10 @@ impl Servers {
 
 #[async_trait]
 impl Backend for Servers {
+    fn system(&self) -> &'static str {
+        if self.file.is_some() { "sqlite" } else { "postgresql" }
+    }
+
     async fn fetch(&self, sql: String, values: Vec<Value>) -> Result<Vec<Row>, sqlx::Error> {
         let rows = bind(sql, values).fetch_all(&self.pool).await?;
         Ok(rows.into_iter().map(Row::from_server).collect())

@@ -65,9 +65,29 @@ impl Sink for RouterSink {
         let request = Request::post("/events");
         let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let request = request.body(Body::from(body)).map_err(|error| error.to_string())?;
-        let response = self.0.clone().oneshot(request).await.map_err(|error| error.to_string())?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
-        Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+        let answer = async {
+            let response = self.0.clone().oneshot(request).await.map_err(|error| error.to_string())?;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+            Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+        };
+        let silent = |_| Err(format!("no answer within {} s", PATIENCE.as_secs()));
+        tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(silent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_door_in_this_process_that_never_answers_is_given_up_on_as_one_elsewhere_is() {
+        let silent = Router::new().route("/events", post(std::future::pending::<()>));
+        let begun = tokio::time::Instant::now();
+        let answer = RouterSink(silent).post(vec![], vec![]).await;
+        assert!(answer.is_err_and(|reason| reason.contains("no answer")));
+        assert_eq!(begun.elapsed(), PATIENCE);
     }
 }

@@ -118,7 +118,7 @@ impl Door {
 
     async fn close(&self, letter: &DeadLetter) -> Result<bool, Failure> {
         self.letters.redelivered(letter).await?;
-        self.count("redelivered", 1);
+        self.metrics.events("redelivered", 1);
         Ok(true)
     }
 
@@ -139,7 +139,7 @@ impl Door {
             self.handler.discard(&event).await?;
         }
         self.letters.discarded(&letter).await?;
-        self.count("discarded", 1);
+        self.metrics.events("discarded", 1);
         Ok(true)
     }
 }

@@ -33,6 +33,12 @@ const RECORD: &str = "8388608";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Records of one partition that are handed out at a time when many are read.
 const AT_ONCE: usize = 500;
+/// The group of whoever is in none: nothing is ever committed for it.
+const READER: &str = "rainstorm-reader";
+/// What is fetched ahead for one who follows, in KiB: there may be many of them.
+const FOLLOWED_AHEAD: &str = "2048";
+/// And for one who reads everything at once.
+const FETCHED_AHEAD: &str = "65536";
 
 /// A log kept by a Kafka cluster.
 pub struct KafkaLog {
@@ -40,6 +46,8 @@ pub struct KafkaLog {
     partitions: i32,
     /// Made when something is first appended: who only reads may not be allowed to have one.
     producer: OnceLock<FutureProducer>,
+    /// Who asks for positions, by the group that they are asked of: whoever watches the lag asks several times a second.
+    askers: Mutex<HashMap<String, Arc<BaseConsumer>>>,
 }
 
 /// A client can't be made with these settings.
@@ -65,7 +73,7 @@ impl KafkaLog {
         }
         // Whatever is wrong with the settings is wrong with a consumer's, too.
         config.create::<BaseConsumer>().map_err(wrong)?;
-        Ok(Self { config, partitions, producer: OnceLock::new() })
+        Ok(Self { config, partitions, producer: OnceLock::new(), askers: Mutex::default() })
     }
 
     fn producer(&self) -> Result<&FutureProducer, LogError> {
@@ -90,15 +98,40 @@ impl KafkaLog {
         Ok(self.producer.get_or_init(|| producer))
     }
 
-    /// Asks something with a client that blocks, away from the runtime's threads.
+    /// Asks something about `group`, or about what no group is involved in, away from the runtime's threads.
     async fn ask<T: Send + 'static>(
         &self,
         group: Option<&str>,
         question: impl FnOnce(&BaseConsumer) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, LogError> {
+        let asker = self.asker(group.unwrap_or(READER))?;
+        let answer = tokio::task::spawn_blocking(move || {
+            // Nothing is ever consumed with it; what librdkafka has to say about its connections would pile up.
+            while asker.poll(Duration::ZERO).is_some() {}
+            question(&asker)
+        });
+        answer.await.map_err(unavailable)?.map_err(unavailable)
+    }
+
+    fn asker(&self, group: &str) -> Result<Arc<BaseConsumer>, LogError> {
+        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asker) = askers.get(group) {
+            return Ok(asker.clone());
+        }
+        let asker: BaseConsumer =
+            self.config.clone().set("group.id", group).set("enable.auto.commit", "false").create().map_err(wrong)?;
+        Ok(askers.entry(group.to_owned()).or_insert(Arc::new(asker)).clone())
+    }
+
+    /// Reads with a client of its own, which has fetched so many KiB ahead at most.
+    async fn read_with<T: Send + 'static>(
+        &self,
+        ahead: &str,
+        read: impl FnOnce(&BaseConsumer) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, LogError> {
         let mut config = self.config.clone();
-        config.set("group.id", group.unwrap_or("rainstorm-reader")).set("enable.auto.commit", "false");
-        let answer = tokio::task::spawn_blocking(move || question(&config.create()?));
+        config.set("group.id", READER).set("enable.auto.commit", "false").set("queued.max.messages.kbytes", ahead);
+        let answer = tokio::task::spawn_blocking(move || read(&config.create()?));
         answer.await.map_err(unavailable)?.map_err(unavailable)
     }
 }
@@ -115,12 +148,25 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Partition>,
     Ok(partitions)
 }
 
-/// The first offset of a partition and the one behind its last. Who leads it has yet to be settled for a moment, when its
-/// topic is new or its leader has gone: that passes.
-fn watermarks(consumer: &BaseConsumer, topic: &str, number: i32) -> Result<(i64, i64), KafkaError> {
+/// Of each partition its [beginning](Offset::Beginning) or its [end](Offset::End), with one question for all. Who leads a
+/// partition has yet to be settled for a moment, when its topic is new or its leader has gone: that passes.
+fn marks(consumer: &BaseConsumer, partitions: &[Partition], which: Offset) -> Result<Vec<i64>, KafkaError> {
     let since = Instant::now();
     loop {
-        let answer = consumer.fetch_watermarks(topic, number, PATIENCE);
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition_offset(&partition.topic, partition.number, which)?;
+        }
+        let answer = consumer.offsets_for_times(list, PATIENCE).and_then(|list| {
+            let elements = list.elements();
+            let found: HashMap<_, _> = elements.iter().map(|it| ((it.topic(), it.partition()), it)).collect();
+            let mark = |partition: &Partition| {
+                let element = found.get(&(partition.topic.as_str(), partition.number));
+                let element = element.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+                element.error().map(|()| element.offset().to_raw().unwrap_or_default())
+            };
+            partitions.iter().map(mark).collect()
+        });
         let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
         let passes =
             matches!(code, Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable));
@@ -218,9 +264,11 @@ impl EventLog for KafkaLog {
     }
 
     async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError> {
-        let Partition { topic, number } = partition.clone();
-        self.ask(None, move |consumer| {
-            let (low, high) = watermarks(consumer, &topic, number)?;
+        let partition = partition.clone();
+        self.read_with(FETCHED_AHEAD, move |consumer| {
+            let one = std::slice::from_ref(&partition);
+            let (low, high) = (marks(consumer, one, Offset::Beginning)?[0], marks(consumer, one, Offset::End)?[0]);
+            let Partition { topic, number } = partition;
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&topic, number, Offset::Offset(offset.max(low)))?;
             consumer.assign(&list)?;
@@ -247,8 +295,16 @@ impl EventLog for KafkaLog {
     /// With one client for all of them, however many there are.
     async fn read_all(&self, stretches: Vec<Stretch>, read: mpsc::Sender<Result<Batch, LogError>>) {
         let batches = read.clone();
-        let reading = self.ask(None, move |consumer| Reading::begin(consumer, stretches)?.run(&batches)).await;
-        if let Err(error) = reading {
+        let reading = self.read_with(FETCHED_AHEAD, move |consumer| Reading::begin(consumer, stretches)?.run(&batches));
+        if let Err(error) = reading.await {
+            // Whoever has asked may have gone.
+            let _ = read.send(Err(error)).await;
+        }
+    }
+
+    async fn follow(&self, from: Vec<(Partition, i64)>, read: mpsc::Sender<Result<Batch, LogError>>) {
+        let batches = read.clone();
+        if let Err(error) = self.read_with(FOLLOWED_AHEAD, move |consumer| follow(consumer, from, &batches)).await {
             // Whoever has asked may have gone.
             let _ = read.send(Err(error)).await;
         }
@@ -257,13 +313,15 @@ impl EventLog for KafkaLog {
     async fn watermarks(&self, topic: &str) -> Result<Vec<(Partition, i64, i64)>, LogError> {
         let topic = topic.to_owned();
         self.ask(None, move |consumer| {
-            partitions_of(consumer, &topic)?
+            let partitions = partitions_of(consumer, &topic)?;
+            let low = marks(consumer, &partitions, Offset::Beginning)?;
+            let high = marks(consumer, &partitions, Offset::End)?;
+            Ok(partitions
                 .into_iter()
-                .map(|partition| {
-                    let (low, high) = watermarks(consumer, &partition.topic, partition.number)?;
-                    Ok((partition, low, high))
-                })
-                .collect()
+                .zip(low)
+                .zip(high)
+                .map(|((partition, low), high)| (partition, low, high))
+                .collect())
         })
         .await
     }
@@ -271,20 +329,26 @@ impl EventLog for KafkaLog {
     async fn lag(&self, group: &str, topics: &[String]) -> Result<Vec<Lag>, LogError> {
         let topics = topics.to_vec();
         self.ask(Some(group), move |consumer| {
-            let mut all = TopicPartitionList::new();
-            for topic in &topics {
-                for partition in partitions_of(consumer, topic)? {
-                    all.add_partition(&partition.topic, partition.number);
-                }
+            let (mut all, mut partitions) = (TopicPartitionList::new(), Vec::new());
+            for partition in
+                topics.iter().map(|topic| partitions_of(consumer, topic)).collect::<Result<Vec<_>, _>>()?.concat()
+            {
+                all.add_partition(&partition.topic, partition.number);
+                partitions.push(partition);
             }
+            let low = marks(consumer, &partitions, Offset::Beginning)?;
+            let ends = marks(consumer, &partitions, Offset::End)?;
             let committed = consumer.committed_offsets(all, PATIENCE)?;
-            let lag = committed.elements().into_iter().map(|element| {
-                let (low, end) = watermarks(consumer, element.topic(), element.partition())?;
-                let committed = element.offset().to_raw().filter(|offset| *offset >= 0).unwrap_or(low);
-                let partition = Partition { topic: element.topic().to_owned(), number: element.partition() };
-                Ok(Lag { partition, committed, end })
+            let committed: HashMap<_, _> = committed
+                .elements()
+                .into_iter()
+                .map(|it| ((it.topic().to_owned(), it.partition()), it.offset().to_raw()))
+                .collect();
+            let lag = partitions.into_iter().zip(low).zip(ends).map(|((partition, low), end)| {
+                let known = committed.get(&(partition.topic.clone(), partition.number)).copied().flatten();
+                Lag { committed: known.filter(|offset| *offset >= 0).unwrap_or(low), partition, end }
             });
-            lag.collect()
+            Ok(lag.collect())
         })
         .await
     }
@@ -301,6 +365,48 @@ impl KafkaLog {
         message.payload = record.value.as_deref();
         self.producer()?.send(message, PATIENCE).await.map(|_| ()).map_err(|(error, _)| unavailable(error))
     }
+}
+
+/// Hands out whatever has arrived together, on and on.
+fn follow(
+    consumer: &BaseConsumer,
+    from: Vec<(Partition, i64)>,
+    read: &mpsc::Sender<Result<Batch, LogError>>,
+) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in from {
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(offset))?;
+    }
+    consumer.assign(&list)?;
+    while !read.is_closed() {
+        let mut arrived: BTreeMap<Partition, Vec<Stored>> = BTreeMap::new();
+        let mut next = consumer.poll(Duration::from_millis(200));
+        for _ in 0..AT_ONCE {
+            match next.take() {
+                None => break,
+                // A broker that is away for a moment comes back by itself.
+                Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => {}
+                Some(Err(error)) => return Err(error),
+                Some(Ok(message)) => {
+                    let partition = Partition { topic: message.topic().to_owned(), number: message.partition() };
+                    let stored = Stored { offset: message.offset(), record: record(&message) };
+                    arrived.entry(partition).or_default().push(stored);
+                }
+            }
+            next = consumer.poll(Duration::ZERO);
+        }
+        for (partition, records) in arrived {
+            if read.blocking_send(Ok(Batch { partition, records, lease: 0 })).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_passing(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    matches!(code, AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve)
 }
 
 /// Several stretches, read at the same time.

@@ -1,7 +1,11 @@
 //! Reading the log from its beginning to where it ends now, as fast as it comes: several partitions at a time, and
 //! ahead of whoever does something with the records. No group is involved, so nobody's position changes.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -71,6 +75,77 @@ impl Scan {
 impl Drop for Scan {
     fn drop(&mut self) {
         self.reading.abort();
+    }
+}
+
+/// How often it is looked for more, where the log doesn't say by itself.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Records as they are appended.
+pub struct Tail {
+    batches: mpsc::Receiver<Result<Batch, LogError>>,
+    reading: tokio::task::JoinHandle<()>,
+}
+
+impl Tail {
+    /// Begins to read at these offsets.
+    #[must_use]
+    pub fn of(log: Arc<dyn EventLog>, from: Vec<(Partition, i64)>) -> Self {
+        let (read, batches) = mpsc::channel(AHEAD);
+        let reading = tokio::spawn(async move { log.follow(from, read).await });
+        Self { batches, reading }
+    }
+
+    /// The next records of some partition, as soon as there are any. After an error there is no more to come.
+    ///
+    /// # Errors
+    /// If the log doesn't answer.
+    pub async fn next(&mut self) -> Result<Batch, LogError> {
+        let ended = || LogError::Unavailable("it can't be followed any longer".to_owned());
+        self.batches.recv().await.unwrap_or_else(|| Err(ended()))
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+/// Looks at the ends of the partitions again and again, and reads what is new with [`EventLog::read`].
+pub(super) async fn look_and_read<L: EventLog + ?Sized>(
+    log: &L,
+    from: Vec<(Partition, i64)>,
+    read: mpsc::Sender<Result<Batch, LogError>>,
+) {
+    let topics: BTreeSet<String> = from.iter().map(|(partition, _)| partition.topic.clone()).collect();
+    let mut next: HashMap<Partition, i64> = from.into_iter().collect();
+    loop {
+        let mut new = false;
+        for topic in &topics {
+            let marks = match log.watermarks(topic).await {
+                Ok(marks) => marks,
+                Err(error) => return drop(read.send(Err(error)).await),
+            };
+            for (partition, _, end) in marks {
+                let Some(next) = next.get_mut(&partition).filter(|next| **next < end) else { continue };
+                let batch = log.read(&partition, *next, AT_ONCE).await;
+                let batch = batch.map(|records| Batch { partition, records, lease: 0 });
+                let last = batch.as_ref().ok().and_then(|batch| batch.records.last()).map(|stored| stored.offset);
+                let failed = batch.is_err();
+                if last.is_some() || failed {
+                    if read.send(batch).await.is_err() || failed {
+                        return;
+                    }
+                    new = true;
+                }
+                // Transactions leave offsets without records.
+                *next = last.map_or(end, |last| last + 1);
+            }
+        }
+        if !new {
+            tokio::select! { () = read.closed() => return, () = tokio::time::sleep(LOOK_EVERY) => {} }
+        }
     }
 }
 

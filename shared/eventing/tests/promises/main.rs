@@ -178,7 +178,7 @@ async fn setup(database_url: String) -> Setup {
     let log = EmbeddedLog::open(&folder.path().join("log"), 4).await.unwrap();
     log.create_topics(&["tests", WHO.topic, "counter.dead-letters"]).await.unwrap();
     let log = Arc::new(Switch(log, Arc::new(AtomicBool::new(true)), std::sync::Mutex::default()));
-    let platform = Platform { log: log.clone(), database_url };
+    let platform = Platform::new(log.clone(), database_url);
     let handler = Arc::new(Counting::default());
     // Started at the same moment, as several instances are.
     let instance = || async {
@@ -291,7 +291,7 @@ async fn told_to_stop_a_service_publishes_what_it_has_stored() {
         it.writer.store.handle::<Counter>(&cause, "s", || 1, |_| vec![]).await.unwrap();
         // Whoever sent the command has its answer; this is done behind its back.
         assert!(it.writer.outbox.publish(vec!["s".to_owned()]).await.is_err());
-        let platform = Platform { log: it.log.clone(), database_url: String::new() };
+        let platform = Platform::new(it.log.clone(), String::new());
         let service = platform.assemble(WHO, it.writer.clone(), it.handler.clone(), OpenApiRouter::new());
         let stop = Stop::default();
         stop.now();

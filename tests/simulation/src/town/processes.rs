@@ -21,7 +21,7 @@ impl Town {
             let process = self.world.process(format!("{service}-{number}"));
             let url = format!("simulated:{service}/{}", process.id);
             lock(&self.handles).insert(url.clone(), self.databases[service].used_by(&process));
-            let platform = Platform { log: self.log.used_by(&process), database_url: url };
+            let platform = Platform::new(self.log.used_by(&process), url);
             let started = tokio::select! {
                 biased;
                 started = self.start(service, platform) => started.ok(),
@@ -58,7 +58,7 @@ impl Town {
                 let (riding, delivery_patience) = (delivery::Riding::Takes(working), self.plan.patience);
                 delivery::service(delivery::Settings { riding, delivery_patience }, platform).await
             }
-            _ => query::service(query::Settings {}, platform).await,
+            _ => query::service(query::Settings::default(), platform).await,
         }
     }
 
