@@ -398,6 +398,8 @@ impl Observer {
             Sight::Cluster(watch) => (u64::from(watch.ready(name)), "pods"),
         };
         let state = self.operator.as_ref().and_then(|operator| operator.state_of(name));
+        // Whoever knocks at a door behind which nobody is does no work.
+        let workers = if matches!(state, Some("stopped" | "killed")) { 0 } else { workers };
         let (dead_letters, letters) = seen.letters.get(name).cloned().unwrap_or_default();
         let mut errors = letters;
         errors.extend(seen.retried.get(name).and_then(|(_, trouble)| trouble.clone()));

@@ -94,19 +94,24 @@ export class OrderPanel {
     delete $("#panel-body").dataset.status;
   }
 
-  /** Its events are told as they happen; then its view is read again, as that knows the whole story. */
+  /**
+   * Its events are told as they happen; then its view is read again, as that knows the whole story. The view may hear of
+   * an event a moment later than we do, so it is read now and then in any case.
+   */
   #follow(id) {
-    const again = () => {
-      this.#next ??= setTimeout(async () => {
-        this.#next = null;
-        if (this.#id === id) await this.#show(id);
-        if (this.#id === id && ENDED.has($("#panel-body").dataset.status)) this.#live?.close();
-      }, 250);
+    const soon = (wait) => {
+      clearTimeout(this.#next);
+      this.#next = setTimeout(async () => {
+        if (this.#id !== id) return;
+        await this.#show(id);
+        if (this.#id !== id) return;
+        if (ENDED.has($("#panel-body").dataset.status)) this.#live?.close();
+        else soon(EVERY);
+      }, wait);
     };
     this.#live = new EventSource(`/live?order=${encodeURIComponent(id)}`);
-    this.#live.addEventListener("events", again);
-    this.#live.onerror = again;
-    again();
+    this.#live.addEventListener("events", () => soon(250));
+    soon(250);
   }
 
   async #show(id, query = "") {
