@@ -24,7 +24,7 @@ fn families(exposition: &str) -> BTreeSet<String> {
             let (name, rest) = line.split_once(['{', ' ']).expect("a name and a value");
             let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
             let family = family.filter(|family| types.contains_key(family)).unwrap_or(name);
-            let rest = if line.contains('{') { rest.split('}').next().unwrap_or_default() } else { "" };
+            let rest = if line.contains('{') { rest.rsplit_once("} ").map_or("", |(labels, _)| labels) } else { "" };
             let names = rest.split("\",").filter_map(|label| Some(label.split_once('=')?.0));
             labels.entry(family).or_default().extend(names.filter(|name| !OF_THE_FORMAT.contains(name)));
         }

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, io::Write, sync::Arc, time::Duration};
 
-use eventing::log::{Batch, EmbeddedLog, EventLog, KafkaLog, Lag, Member, Partition, Record, Scan, Stretch};
+use eventing::log::{Batch, EmbeddedLog, EventLog, KafkaLog, Lag, Member, Partition, Record, Scan, Stretch, Tail};
 use tokio::time::timeout;
 
 const PARTITIONS: i32 = 4;
@@ -353,6 +353,33 @@ async fn a_scan_reads_what_was_there_when_it_began_each_partition_in_order_and_m
         assert!(scan.next().await.unwrap().is_some());
         drop(scan);
         assert_eq!(lag(&*log, "nobody", &topic).await, 2_050);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_reads_on_from_where_it_is_told_each_partition_in_order_and_moves_no_group() {
+    every_log(|log, topic| async move {
+        topic_with(&*log, &topic, 50, 4).await;
+        let marks = log.watermarks(&topic).await.unwrap();
+        let last = marks.into_iter().map(|(partition, first, end)| (partition, (end - 1).max(first)));
+        let last: Vec<(Partition, i64)> = last.collect();
+        let mut next: HashMap<Partition, i64> = last.iter().cloned().collect();
+        let mut tail = Tail::of(log.clone(), last);
+        for _ in 0..2 {
+            topic_with(&*log, &topic, 50, 4).await;
+            let marks = log.watermarks(&topic).await.unwrap();
+            let ends: HashMap<Partition, i64> = marks.into_iter().map(|(partition, _, end)| (partition, end)).collect();
+            while next != ends {
+                let batch = timeout(PATIENCE, tail.next()).await.expect("it goes on").unwrap();
+                for stored in batch.records {
+                    let next = next.get_mut(&batch.partition).expect("it was asked for");
+                    assert_eq!(stored.offset, *next);
+                    *next += 1;
+                }
+            }
+        }
+        assert_eq!(lag(&*log, "nobody", &topic).await, 600);
     })
     .await;
 }

@@ -151,6 +151,9 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Partition>,
 /// Of each partition its [beginning](Offset::Beginning) or its [end](Offset::End), with one question for all. Who leads a
 /// partition has yet to be settled for a moment, when its topic is new or its leader has gone: that passes.
 fn marks(consumer: &BaseConsumer, partitions: &[Partition], which: Offset) -> Result<Vec<i64>, KafkaError> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
     let since = Instant::now();
     loop {
         let mut list = TopicPartitionList::new();
