@@ -89,6 +89,27 @@ async fn records_of_a_key_stand_in_one_partition_in_the_order_they_were_appended
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_is_given_up_half_way_spoils_nothing_that_comes_after_it() {
+    every_log(|log, name| async move {
+        log.create_topics(&[&name]).await.unwrap();
+        for last in 0..100 {
+            // Whoever waited is gone at some moment: before it was written, while it is, after it was.
+            let patience = Duration::from_micros(20 * last as u64);
+            let _ = timeout(patience, log.append(&name, vec![record("key", last)])).await;
+        }
+        log.append(&name, vec![record("key", 100)]).await.unwrap();
+        let member = log.join(&name, std::slice::from_ref(&name)).await.unwrap();
+        let mut values = Vec::new();
+        while values.last() != Some(&100) {
+            values.extend(consume(&*member, 1).await.iter().map(|(_, record)| number(record)));
+        }
+        assert!(values.is_sorted(), "{values:?}");
+        member.leave().await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_as_large_as_a_door_takes_is_told_like_any_other() {
     every_log(|log, topic| async move {

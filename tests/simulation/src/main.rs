@@ -5,6 +5,10 @@ use std::{process::ExitCode, time::Instant};
 use clap::{Parser, ValueEnum};
 use simulation::{Outcome, Simulation, SimulationError, crowd, sabotage::Sabotage};
 
+// A world is made of millions of small pieces, and most of them live for a moment.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates everything that may go wrong, each seed in another way.
 #[derive(Debug, Parser)]
 struct Settings {

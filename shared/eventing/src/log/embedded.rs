@@ -206,6 +206,42 @@ impl Inner {
         written.map(|_| ())
     }
 
+    async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
+        let _turn = self.writer.lock().await;
+        let mut ends: HashMap<Partition, Info> = self
+            .state()
+            .partitions
+            .iter()
+            .filter(|(partition, _)| partition.topic == topic)
+            .map(|(partition, info)| (partition.clone(), *info))
+            .collect();
+        if ends.is_empty() {
+            return Err(LogError::Unavailable(format!("there is no topic {topic}")));
+        }
+        let mut rows = Vec::with_capacity(records.len());
+        for record in records {
+            let partition = self.partition_for(topic, record.key.as_deref(), ends.len());
+            let Some(info) = ends.get_mut(&partition) else { continue };
+            rows.push(((info.id << OFFSET_BITS) + info.end, postcard::to_allocvec(&record).map_err(unavailable)?));
+            info.end += 1;
+        }
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
+        for rows in rows.chunks(500) {
+            QueryBuilder::new("INSERT INTO records (id, record) ")
+                .push_values(rows, |mut row, (id, record)| {
+                    row.push_bind(*id).push_bind(record.as_slice());
+                })
+                .build()
+                .execute(&mut *tx)
+                .await
+                .map_err(unavailable)?;
+        }
+        tx.commit().await.map_err(unavailable)?;
+        self.state().partitions.extend(ends);
+        self.appended.notify_waiters();
+        Ok(())
+    }
+
     fn partition_for(&self, topic: &str, key: Option<&[u8]>, count: usize) -> Partition {
         let count = u64::try_from(count.max(1)).unwrap_or(1);
         let number = match key {
@@ -244,40 +280,10 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
-        let log = &self.0;
-        let _turn = log.writer.lock().await;
-        let mut ends: HashMap<Partition, Info> = log
-            .state()
-            .partitions
-            .iter()
-            .filter(|(partition, _)| partition.topic == topic)
-            .map(|(partition, info)| (partition.clone(), *info))
-            .collect();
-        if ends.is_empty() {
-            return Err(LogError::Unavailable(format!("there is no topic {topic}")));
-        }
-        let mut rows = Vec::with_capacity(records.len());
-        for record in records {
-            let partition = log.partition_for(topic, record.key.as_deref(), ends.len());
-            let Some(info) = ends.get_mut(&partition) else { continue };
-            rows.push(((info.id << OFFSET_BITS) + info.end, postcard::to_allocvec(&record).map_err(unavailable)?));
-            info.end += 1;
-        }
-        let mut tx = log.pool.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
-        for rows in rows.chunks(500) {
-            QueryBuilder::new("INSERT INTO records (id, record) ")
-                .push_values(rows, |mut row, (id, record)| {
-                    row.push_bind(*id).push_bind(record.as_slice());
-                })
-                .build()
-                .execute(&mut *tx)
-                .await
-                .map_err(unavailable)?;
-        }
-        tx.commit().await.map_err(unavailable)?;
-        log.state().partitions.extend(ends);
-        log.appended.notify_waiters();
-        Ok(())
+        // Whoever waits may leave at any moment. What is begun is done to its end all the same, or the file would have
+        // records of which the ends in memory know nothing.
+        let (log, topic) = (self.0.clone(), topic.to_owned());
+        tokio::spawn(async move { log.append(&topic, records).await }).await.map_err(unavailable)?
     }
 
     async fn join(&self, group: &str, topics: &[String]) -> Result<Arc<dyn Member>, LogError> {
