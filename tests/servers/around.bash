@@ -93,7 +93,8 @@ stop() {
     done
     kill -KILL "$server_pid" 2>/dev/null || true
   fi
-  rm -rf "$work"
+  # Some file systems take minutes to forget the files of hundreds of databases; nobody has to wait for that.
+  nohup rm -rf "$work" </dev/null >/dev/null 2>&1 &
   exit "$status"
 }
 trap stop EXIT

@@ -10,8 +10,9 @@ use axum::{
     response::sse::{Event, KeepAlive, Sse},
 };
 use eventing::{
-    TYPE_PREFIX, from_record,
+    from_record,
     log::{Batch, EventLog, LogError, Partition, Stored, Tail},
+    name_and_version,
 };
 use futures::Stream;
 use runtime::{Problem, extract::QueryParams};
@@ -143,12 +144,12 @@ fn happened(stored: &Stored) -> Option<Happened> {
     let event = from_record(&stored.record).ok()?;
     use cloudevents::AttributesReader;
     let text = |name: &str| event.extension(name).map(ToString::to_string);
-    let name = event.ty().strip_prefix(TYPE_PREFIX)?;
+    let (name, _) = name_and_version(event.ty())?;
     let subject = event.subject()?.to_owned();
     let correlation_id = text("correlationid").filter(|id| *id != subject || id.parse::<uuid::Uuid>().is_ok());
     Some(Happened {
         id: event.id().to_owned(),
-        name: name.rsplit_once('.').map_or(name, |(name, _)| name).to_owned(),
+        name: name.to_owned(),
         source: event.source().to_string(),
         subject,
         sequence: text("sequence")?.parse().ok()?,

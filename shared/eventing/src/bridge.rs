@@ -33,6 +33,9 @@ const IN_HEADERS: (usize, usize) = (60, 16 * 1024);
 /// Pauses between two attempts: they double from the first to the last of these, with jitter.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
+/// After so long, whoever reads the log hears now and then of an event that is told again and again.
+const REMARKABLE: Duration = Duration::from_secs(10);
+
 /// How a bridge works.
 #[derive(Debug, Clone)]
 pub struct BridgeSettings {
@@ -241,7 +244,7 @@ impl Knocker {
     }
 
     async fn deliver_one(&self, partition: &Partition, event: Event) -> Result<(), GivenUp> {
-        let mut pause = PAUSE.0;
+        let (begun, mut attempt, mut pause) = (tokio::time::Instant::now(), 1_u32, PAUSE.0);
         loop {
             let reason = match send(&*self.sink, std::slice::from_ref(&event)).await {
                 Ok(()) => return Ok(()),
@@ -258,14 +261,19 @@ impl Knocker {
                 Err(Knock::Again(reason)) => reason,
             };
             self.pulse.retried();
-            tracing::debug!(service = self.subscription.service, event = event.id(), reason, "again");
+            let service = &self.subscription.service;
+            if begun.elapsed() >= REMARKABLE && attempt.is_power_of_two() {
+                tracing::warn!(service, event = event.id(), attempt, reason, "not taken yet; all behind it waits");
+            } else {
+                tracing::debug!(service, event = event.id(), attempt, reason, "again");
+            }
             let jitter = 0.5 + chance() / 2.0;
             tokio::select! {
                 biased;
                 () = self.stop.wait() => return Err(GivenUp),
                 () = tokio::time::sleep(pause.mul_f64(jitter)) => (),
             }
-            pause = (pause * 2).min(PAUSE.1);
+            (attempt, pause) = (attempt.saturating_add(1), (pause * 2).min(PAUSE.1));
             if !self.member.holds(partition) {
                 return Err(GivenUp);
             }

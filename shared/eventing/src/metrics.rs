@@ -1,6 +1,9 @@
 //! What a service measures of its events: how many, how old, how long it takes, and what waits.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Once},
+    time::Instant,
+};
 
 use event_sourcing::{Committed, Database, now};
 use jiff::Timestamp;
@@ -31,6 +34,7 @@ struct Families {
     outbox_age: Gauge,
     letters: IntGauge,
     start: GaugeVec,
+    first_event: Once,
 }
 
 impl Default for Metrics {
@@ -62,6 +66,7 @@ impl Default for Metrics {
             outbox_age: register(&registry, Gauge::with_opts(waits)),
             letters: register(&registry, IntGauge::with_opts(letters)),
             start: register(&registry, GaugeVec::new(start, &["phase"])),
+            first_event: Once::new(),
             registry,
         }))
     }
@@ -89,7 +94,7 @@ impl Metrics {
 
     /// An event of this time was handled.
     pub fn handled(&self, time: &str) {
-        self.started("first_event");
+        self.0.first_event.call_once(|| self.started("first_event"));
         if let Ok(time) = time.parse::<Timestamp>() {
             self.0.age.observe(now().duration_since(time).as_secs_f64().max(0.0));
         }

@@ -90,12 +90,15 @@ async fn records_of_a_key_stand_in_one_partition_in_the_order_they_were_appended
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_that_is_given_up_half_way_spoils_nothing_that_comes_after_it() {
+async fn what_is_given_up_half_way_spoils_nothing_that_comes_after_it() {
     every_log(|log, name| async move {
+        // Whoever waited is gone at some moment: before it was written, while it is, after it was.
+        let moments = (0..100).map(|step| Duration::from_micros(20 * step));
+        for patience in moments.clone() {
+            let _ = timeout(patience, log.create_topics(&[&name])).await;
+        }
         log.create_topics(&[&name]).await.unwrap();
-        for last in 0..100 {
-            // Whoever waited is gone at some moment: before it was written, while it is, after it was.
-            let patience = Duration::from_micros(20 * last as u64);
+        for (last, patience) in moments.enumerate() {
             let _ = timeout(patience, log.append(&name, vec![record("key", last)])).await;
         }
         log.append(&name, vec![record("key", 100)]).await.unwrap();

@@ -266,12 +266,11 @@ impl EventLog for EmbeddedLog {
                 continue;
             }
             for number in 0..self.0.partitions_per_topic {
-                let row = sqlx::query("INSERT INTO partitions (topic, number) VALUES ($1, $2) RETURNING id")
-                    .bind(*topic)
-                    .bind(number)
-                    .fetch_one(&self.0.pool)
-                    .await
-                    .map_err(unavailable)?;
+                // One that is in the file already was made by somebody who didn't stay to hear of it.
+                let sql = "INSERT INTO partitions (topic, number) VALUES ($1, $2) \
+                           ON CONFLICT (topic, number) DO UPDATE SET topic = excluded.topic RETURNING id";
+                let row =
+                    sqlx::query(sql).bind(*topic).bind(number).fetch_one(&self.0.pool).await.map_err(unavailable)?;
                 let partition = Partition { topic: (*topic).to_owned(), number };
                 self.0.state().partitions.insert(partition, Info { id: row.get(0), end: 0 });
             }
