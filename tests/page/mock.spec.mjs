@@ -117,7 +117,8 @@ test("a sentence stands for two seconds, however fast the world turns", async ({
   await open(page, { speed: 6 });
   await page.evaluate(() => {
     window.told = [];
-    new MutationObserver(() => window.told.push(performance.now())).observe(document.querySelector("#narration"), {
+    // By the page's own clock: when it gets round to writing is another matter on a busy machine.
+    new MutationObserver(() => window.told.push(window.rainstorm.toldAt)).observe(document.querySelector("#narration"), {
       childList: true,
       characterData: true,
       subtree: true,
@@ -125,7 +126,7 @@ test("a sentence stands for two seconds, however fast the world turns", async ({
   });
   await expect.poll(() => page.evaluate(() => window.told.length), { timeout: 30_000 }).toBeGreaterThan(4);
   const told = await page.evaluate(() => window.told);
-  told.slice(1).forEach((at, i) => expect(at - told[i]).toBeGreaterThan(1900));
+  told.slice(1).forEach((at, i) => expect(at - told[i]).toBeGreaterThanOrEqual(2000));
 });
 
 test("the keyboard is enough", async ({ page }) => {

@@ -34,8 +34,9 @@ const listeners = [
 new Orders(openOrder);
 keepStats();
 
-// For whoever measures: what the page's script took for each picture, with the frames that came before it.
-const measured = (window.rainstorm = { frameTimes: [], frames: 0 });
+// For whoever measures: what the page's script took for each picture, with the frames that came before it; and when the
+// last sentence was told.
+const measured = (window.rainstorm = { frameTimes: [], frames: 0, toldAt: null });
 let spent = 0;
 
 function picture(now) {
@@ -59,7 +60,7 @@ let told = -Infinity;
 function tellStory(frame, now) {
   story = narrate(frame, story);
   if (now - told < SENTENCE || $("#narration").textContent === story.text) return;
-  told = now;
+  told = measured.toldAt = now;
   say($("#narration"), story.text);
 }
 
