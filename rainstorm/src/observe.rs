@@ -195,8 +195,7 @@ impl Observer {
 
     /// Who hears events, and not dead letters only.
     fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
-        let events = |topic: &String| !topic.ends_with(dead_letters::TOPIC);
-        self.sources.subscriptions.iter().filter(move |subscription| subscription.topics.iter().all(events))
+        self.sources.subscriptions.iter().filter(|subscription| subscription.hears_events())
     }
 
     fn topics(&self) -> Vec<String> {

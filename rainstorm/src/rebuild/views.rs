@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use event_sourcing::Database;
 use eventing::{
-    Platform, StartError, dead_letters,
+    Platform, StartError,
     log::EventLog,
     rebuild::{Proof, proof},
+    sources::Subscription,
 };
 use query::rebuild::{Outcome, Rebuild, Swap, TABLES};
 
@@ -24,9 +25,7 @@ pub async fn rebuild(args: &RebuildArgs, name: &str, log: &Arc<dyn EventLog>) ->
         _ => sqlite(&args.data.join(format!("{name}.db"))),
     };
     let sources = services::sources(args.sources.as_deref())?.for_services(&[name]);
-    // Another one is told of its dead letters.
-    let events = |topic: &String| !topic.ends_with(dead_letters::TOPIC);
-    let subscription = sources.subscriptions.into_iter().find(|it| it.topics.iter().all(events));
+    let subscription = sources.subscriptions.into_iter().find(Subscription::hears_events);
     let subscription =
         subscription.ok_or_else(|| StartError::Setting(format!("SOURCES: no KafkaSource has {name} as its sink")))?;
     let platform = Platform::new(log.clone(), url.clone());

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     io::Write,
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +15,7 @@ use delivery::{
     MIGRATIONS, Riding, SERVICE, Settings,
     domain::{Driver, DriverCommand},
 };
-use event_sourcing::{Cause, Database, Statement, Store, Stream, TraceContext, Unit};
+use event_sourcing::{Ambient, Cause, Database, Statement, Store, Stream, TraceContext, Unit, simulate};
 use eventing::{
     Incoming, Platform, from_record,
     log::{EmbeddedLog, EventLog},
@@ -153,14 +154,14 @@ async fn a_tick_past_the_deadline_fails_what_still_waits() {
         it.ready(&order(number)).await;
     }
     it.hears(&placed(&order(121))).await;
-    it.hears(&tick(PATIENCE - SignedDuration::from_secs(20))).await;
+    it.ticks(PATIENCE - SignedDuration::from_secs(20)).await;
     assert_eq!(it.left().await, (120, 0), "it is not time yet");
-    it.hears(&tick(PATIENCE + SignedDuration::from_secs(1))).await;
+    it.ticks(PATIENCE + SignedDuration::from_secs(1)).await;
     assert_eq!(it.left().await, (0, 0));
     for number in 1..=120 {
         assert_eq!(it.story(&order(number)).await, ["requested", "order_ready", "failed"]);
     }
-    it.hears(&tick(PATIENCE + SignedDuration::from_secs(2))).await;
+    it.ticks(PATIENCE + SignedDuration::from_secs(2)).await;
     assert_eq!(it.story(&order(121)).await, ["requested"], "where no food is ready nobody is late");
     it.shift("dora", true).await;
     it.hears(&packed(&order(121))).await;
@@ -172,13 +173,22 @@ async fn a_tick_past_the_deadline_fails_what_still_waits() {
 }
 
 #[tokio::test]
+async fn who_waits_is_not_late_because_somebody_elses_clock_is_ahead() {
+    let it = Delivery::start(AT_ONCE).await;
+    it.ready(&order(1)).await;
+    it.hears(&tick(PATIENCE + SignedDuration::from_hours(1))).await;
+    assert_eq!(it.left().await, (1, 0));
+    assert_eq!(it.story(&order(1)).await, ["requested", "order_ready"]);
+}
+
+#[tokio::test]
 async fn a_tick_with_a_free_driver_matches_before_it_fails_anything() {
     let it = Delivery::start(AT_ONCE).await;
     it.ready(&order(1)).await;
     it.ready(&order(2)).await;
     it.comes_on_shift_and_dies_before_matching("dora").await;
     assert_eq!(it.left().await, (2, 1));
-    it.hears(&tick(PATIENCE + SignedDuration::from_secs(1))).await;
+    it.ticks(PATIENCE + SignedDuration::from_secs(1)).await;
     assert_eq!(it.story(&order(1)).await, WHOLE[..4]);
     assert_eq!(it.story(&order(2)).await, ["requested", "order_ready", "failed"]);
 }
@@ -336,6 +346,13 @@ impl Delivery {
         Store::new(self.database.clone()).commit(unit).await.unwrap();
     }
 
+    /// Time passes, so much later, for this whole thread.
+    async fn ticks(&self, later: SignedDuration) {
+        simulate(Some(Rc::new(Later(later))));
+        self.hears(&tick(SignedDuration::ZERO)).await;
+        simulate(None);
+    }
+
     /// Knocks at a door until the event is taken, as a bridge does.
     async fn hears(&self, event: &Value) {
         let knock = async {
@@ -475,9 +492,26 @@ fn event(source: &str, name: &str, order: &str, data: Value) -> Value {
     })
 }
 
-/// Time, this far ahead.
+/// Time passes, says somebody whose clock is this far ahead.
 fn tick(ahead: SignedDuration) -> Value {
     let now = Timestamp::now() + ahead;
     let id = uuid::Uuid::new_v4();
     json!({"specversion": "1.0", "id": id, "source": "/timer", "type": "dev.knative.sources.ping", "time": now})
+}
+
+/// The world outside, this much later.
+struct Later(SignedDuration);
+
+impl Ambient for Later {
+    fn now(&self) -> Timestamp {
+        Timestamp::now() + self.0
+    }
+
+    fn random(&self) -> u128 {
+        uuid::Uuid::new_v4().as_u128()
+    }
+
+    fn database(&self, _: &str) -> Option<Database> {
+        None
+    }
 }

@@ -122,9 +122,10 @@ impl Door {
                 self.handle_ours(std::mem::take(&mut events)).await?;
             }
             match sorted {
-                Sorted::Tick(now) => {
+                Sorted::Tick => {
                     self.letters.publish().await?;
-                    self.handler.tick(now).await?;
+                    // By this service's own clock, as all that it has noted; whoever ticks may have another.
+                    self.handler.tick(now()).await?;
                 }
                 Sorted::Foreign => self.metrics.events("ignored", 1),
                 Sorted::Ours(event) => events.push(*event),
@@ -139,8 +140,7 @@ impl Door {
     fn sort(&self, mut event: Event) -> Sorted {
         let origin = Origin::arrived(&mut event);
         if event.ty() == TICK {
-            let time = event.time().and_then(|time| time.to_rfc3339().parse().ok());
-            return Sorted::Tick(time.unwrap_or_else(now));
+            return Sorted::Tick;
         }
         // What Knative knocks with doesn't say on which topic it stood.
         if origin.topic.as_deref().is_none_or(|topic| topic == self.letters.topic()) {
@@ -376,7 +376,7 @@ fn values(keys: Vec<[String; 2]>) -> Vec<Value> {
 }
 
 enum Sorted {
-    Tick(jiff::Timestamp),
+    Tick,
     Foreign,
     Ours(Box<Incoming>),
     /// It can't be handled, and needn't be tried.

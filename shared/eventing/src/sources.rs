@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
+use crate::dead_letters;
+
 /// A consumer group and the service it knocks at: one KafkaSource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
@@ -12,6 +14,14 @@ pub struct Subscription {
     pub service: String,
     pub group: String,
     pub topics: Vec<String>,
+}
+
+impl Subscription {
+    /// Whether it is of events; another one of the same service is of its dead letters.
+    #[must_use]
+    pub fn hears_events(&self) -> bool {
+        !self.topics.iter().any(|topic| topic.ends_with(dead_letters::TOPIC))
+    }
 }
 
 /// How far a service multiplies: what its Knative Service says.
