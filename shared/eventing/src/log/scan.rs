@@ -121,7 +121,7 @@ pub(super) async fn look_and_read<L: EventLog + ?Sized>(
     let topics: BTreeSet<String> = from.iter().map(|(partition, _)| partition.topic.clone()).collect();
     let mut next: HashMap<Partition, i64> = from.into_iter().collect();
     loop {
-        let mut new = false;
+        let mut more = false;
         for topic in &topics {
             let marks = match log.watermarks(topic).await {
                 Ok(marks) => marks,
@@ -131,19 +131,18 @@ pub(super) async fn look_and_read<L: EventLog + ?Sized>(
                 let Some(next) = next.get_mut(&partition).filter(|next| **next < end) else { continue };
                 let batch = log.read(&partition, *next, AT_ONCE).await;
                 let batch = batch.map(|records| Batch { partition, records, lease: 0 });
+                more |= batch.as_ref().is_ok_and(|batch| batch.records.len() >= AT_ONCE);
                 let last = batch.as_ref().ok().and_then(|batch| batch.records.last()).map(|stored| stored.offset);
                 let failed = batch.is_err();
-                if last.is_some() || failed {
-                    if read.send(batch).await.is_err() || failed {
-                        return;
-                    }
-                    new = true;
+                if (last.is_some() || failed) && (read.send(batch).await.is_err() || failed) {
+                    return;
                 }
                 // Transactions leave offsets without records.
                 *next = last.map_or(end, |last| last + 1);
             }
         }
-        if !new {
+        // In a storm there is always something new; to read it piece by piece would cost more than to write it.
+        if !more {
             tokio::select! { () = read.closed() => return, () = tokio::time::sleep(LOOK_EVERY) => {} }
         }
     }
