@@ -134,8 +134,11 @@ pub(super) async fn look_and_read<L: EventLog + ?Sized>(
                 more |= batch.as_ref().is_ok_and(|batch| batch.records.len() >= AT_ONCE);
                 let last = batch.as_ref().ok().and_then(|batch| batch.records.last()).map(|stored| stored.offset);
                 let failed = batch.is_err();
-                if (last.is_some() || failed) && (read.send(batch).await.is_err() || failed) {
-                    return;
+                if last.is_some() || failed {
+                    let nobody_listens = read.send(batch).await.is_err();
+                    if nobody_listens || failed {
+                        return;
+                    }
                 }
                 // Transactions leave offsets without records.
                 *next = last.map_or(end, |last| last + 1);
