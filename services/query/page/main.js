@@ -36,7 +36,7 @@ keepStats();
 
 // For whoever measures: what the page's script took for each picture, with the frames that came before it; and when the
 // last sentence was told.
-const measured = (window.rainstorm = { frameTimes: [], frames: 0, toldAt: null });
+const measured = (window.rainstorm = { frameTimes: [], frames: 0, toldAt: -Infinity });
 let spent = 0;
 
 function picture(now) {
@@ -55,12 +55,11 @@ function everyPicture(now) {
 requestAnimationFrame(everyPicture);
 
 let story = null;
-let told = -Infinity;
 
 function tellStory(frame, now) {
   story = narrate(frame, story);
-  if (now - told < SENTENCE || $("#narration").textContent === story.text) return;
-  told = measured.toldAt = now;
+  if (now - measured.toldAt < SENTENCE || $("#narration").textContent === story.text) return;
+  measured.toldAt = now;
   say($("#narration"), story.text);
 }
 
