@@ -1,6 +1,7 @@
 //! Rainstorm's command line: the demo, the storm, and the tools to run, watch and prove a deployment.
 
 mod audit;
+mod bench;
 mod dead_letters;
 mod demo;
 mod healthy;
@@ -61,6 +62,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// See the organism live: lag, workers and events as pictures for the page, and as metrics.
     Observe(Box<observe::ObserveArgs>),
+    /// Measure what this system does on this machine, beside what the machine itself does.
+    Bench(bench::BenchArgs),
     /// Prove what the services promise, from the log and the stores of a deployment.
     Audit(audit::AuditArgs),
     /// See what the services could not handle, and have it handled again or given up.
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
             Some(Command::Observe(args)) => observe::observe(*args).await?,
             Some(Command::Topics(args)) => topics::topics(args).await?,
             Some(Command::Healthy(args)) => healthy::healthy(args).await?,
+            Some(Command::Bench(args)) => bench::bench(args).await?,
             Some(Command::Audit(args)) => audit::audit(args).await?,
             Some(Command::Rebuild(args)) => rebuild::rebuild(args).await?,
             Some(Command::DeadLetters(args)) => dead_letters::dead_letters(args).await?,

@@ -15,6 +15,7 @@ use std::{
 };
 
 use eventing::LogSettings;
+use rand::{SeedableRng, rngs::StdRng};
 use runtime::{Stop, settings::duration};
 use tokio::time::Instant;
 
@@ -208,6 +209,36 @@ pub async fn run(plan: StormPlan, more: impl Fn() -> Vec<String> + Send + 'stati
     let _ = watching.await;
     display.finish();
     Ok(Summary::of(&plan.weather, &tracker, started.elapsed()))
+}
+
+/// Orders one after the other, for whoever decides himself when they come: good cards, and nobody changes his mind.
+pub struct Orders {
+    dice: StdRng,
+    weather: Weather,
+    kitchens: Vec<OpenKitchen>,
+    number: usize,
+}
+
+impl Orders {
+    /// Orders for the kitchens of a deployment that takes them at `url` and answers questions at `query_url`.
+    ///
+    /// # Errors
+    /// If nobody answers, or no kitchen is open.
+    pub async fn at(client: &reqwest::Client, url: &str, query_url: &str) -> Result<Self, StormError> {
+        let weather = Weather { cancelling: 0.0, bad_cards: 0.0, ..Weather::usual() };
+        let kitchens = kitchens(client, &StormPlan::new(weather.clone(), url, query_url)).await?;
+        Ok(Self { dice: StdRng::seed_from_u64(weather.seed), weather, kitchens, number: 0 })
+    }
+
+    /// The body of the next one.
+    pub fn one_more(&mut self) -> serde_json::Value {
+        self.number += 1;
+        let (number, weather) = (self.number, &self.weather);
+        customers::body(
+            &arrivals::arrival(&mut self.dice, Duration::ZERO, false, number, weather, &self.kitchens),
+            false,
+        )
+    }
 }
 
 /// The kitchens that orders are going to be for. What was published a moment ago may still be on its way to the query

@@ -15,9 +15,10 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use cloudevents::Event;
 use eventing::{
     StartError,
-    bridge::{RouterSink, Sink},
+    bridge::{Headers, RouterSink, Sink},
     log::EventLog,
 };
 use prometheus::Registry;
@@ -230,9 +231,14 @@ impl Seat {
 /// The bridge knocks.
 #[async_trait]
 impl Sink for Seat {
-    async fn post(&self, headers: Vec<(String, String)>, body: Vec<u8>) -> Result<(u16, String), String> {
+    async fn post(&self, headers: Headers, body: Vec<u8>) -> Result<(u16, String), String> {
         let knock = |service: Service| async move { RouterSink(service.door()).post(headers, body).await };
         self.with(knock).await.unwrap_or_else(|| Err(format!("{} is down", self.name)))
+    }
+
+    async fn tell(&self, events: Vec<Event>) -> Result<(u16, String), String> {
+        let tell = |service: Service| async move { RouterSink(service.door()).tell(events).await };
+        self.with(tell).await.unwrap_or_else(|| Err(format!("{} is down", self.name)))
     }
 }
 

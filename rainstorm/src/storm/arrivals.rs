@@ -89,7 +89,8 @@ pub fn schedule(weather: &Weather, kitchens: &[OpenKitchen]) -> Vec<Arrival> {
     arrivals
 }
 
-fn arrival(
+/// One customer; `number` tells him from the others.
+pub fn arrival(
     dice: &mut StdRng,
     at: Duration,
     in_storm: bool,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
@@ -62,6 +62,18 @@ pub async fn menu_is_known(client: &reqwest::Client, url: &str, kitchen: &OpenKi
     });
     let said = client.post(format!("{url}/orders")).json(&nonsense).send().await?.text().await?;
     Ok(!said.contains("\"kitchen_id\""))
+}
+
+/// An order as it is sent; `declining`: every card is declined.
+pub fn body(arrival: &Arrival, declining: bool) -> Value {
+    let items = arrival.items.iter().map(|(item_id, quantity)| json!({"item_id": item_id, "quantity": quantity}));
+    json!({
+        "customer_id": arrival.customer_id,
+        "kitchen_id": arrival.kitchen_id,
+        "items": items.collect::<Vec<_>>(),
+        "address": {"street": "1 Rain Road", "city": "Cloudville", "postal_code": "12345"},
+        "payment_token": if arrival.bad_card || declining { "tok_declined" } else { "tok_ok" },
+    })
 }
 
 /// Everybody who orders.
@@ -115,16 +127,7 @@ impl Customers {
     }
 
     async fn place(&self, arrival: &Arrival) -> Result<String, String> {
-        let items: Vec<_> =
-            arrival.items.iter().map(|(item_id, quantity)| json!({"item_id": item_id, "quantity": quantity})).collect();
-        let is_bad = arrival.bad_card || self.declining.load(Ordering::Relaxed);
-        let body = json!({
-            "customer_id": arrival.customer_id,
-            "kitchen_id": arrival.kitchen_id,
-            "items": items,
-            "address": {"street": "1 Rain Road", "city": "Cloudville", "postal_code": "12345"},
-            "payment_token": if is_bad { "tok_declined" } else { "tok_ok" },
-        });
+        let body = body(arrival, self.declining.load(Ordering::Relaxed));
         let mut reason = String::new();
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {

@@ -16,8 +16,12 @@ use tokio::time::Instant;
 
 use super::arrivals::Arrival;
 
-/// Between two looks at the view.
+/// Between two looks at the view, at least.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// A look at thousands of orders takes a while; so many times as long nobody looks. Whoever watches a storm must not be
+/// what slows the system down.
+const REST: u32 = 9;
+const LONGEST_REST: Duration = Duration::from_secs(5);
 const PAGE: usize = 500;
 
 /// Latencies in microseconds, up to an hour.
@@ -193,8 +197,10 @@ pub async fn under_way(client: &reqwest::Client, url: &str) -> Result<usize, req
 
 /// Looks at the view again and again, until everything has ended or nothing has for `patience`.
 pub async fn watch(tracker: Arc<Tracker>, client: reqwest::Client, url: String, patience: Duration) {
+    let mut pause = LOOK_EVERY;
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(pause).await;
+        let looking = Instant::now();
         let all_sent = tracker.all_sent.load(Ordering::SeqCst);
         let oldest = tracker.counts().under_way.keys().next().cloned();
         let Some(oldest) = oldest else {
@@ -215,6 +221,7 @@ pub async fn watch(tracker: Arc<Tracker>, client: reqwest::Client, url: String, 
                 break;
             }
         }
+        pause = (looking.elapsed() * REST).clamp(LOOK_EVERY, LONGEST_REST);
         let counts = tracker.counts();
         if all_sent && (counts.under_way.is_empty() || counts.last_end.elapsed() > patience) {
             return;

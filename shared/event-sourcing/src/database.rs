@@ -1,6 +1,6 @@
 //! A service's own database: PostgreSQL, or a SQLite file with nothing to install. The statements are the same for
-//! both; what differs (who locks what, what is waited for) stands in `servers`. All of it goes through [`Backend`], so
-//! that a simulation can stand where a database does.
+//! both; what differs (who locks what, what is waited for) stands in `server` and `file`. All of it goes through
+//! [`Backend`], so that a simulation can stand where a database does.
 
 use std::{
     any::Any,
@@ -10,12 +10,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migration, Migrator};
 
 use crate::ambient::simulated_database;
 
+mod file;
 mod row;
-mod servers;
+mod server;
 
 pub use row::{Row, Statement, Value, pieces, placeholders};
 
@@ -130,6 +131,20 @@ pub struct PublishingLock {
     pub turn: Option<Box<dyn Any + Send>>,
 }
 
+/// Where the database of a URL is.
+enum Place<'a> {
+    File(&'a str),
+    Server,
+}
+
+fn place(url: &str) -> Result<Place<'_>, StoreError> {
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Ok(Place::File(path)),
+        None if url.starts_with("postgres://") || url.starts_with("postgresql://") => Ok(Place::Server),
+        None => Err(StoreError::Url("must begin with postgres:// or sqlite:".into())),
+    }
+}
+
 /// Hears how long a transaction took that has written something, from its beginning to its commit.
 pub type Committed = Arc<dyn Fn(Duration) + Send + Sync>;
 
@@ -152,12 +167,7 @@ impl Database {
     /// # Errors
     /// If the URL is wrong, nobody answers, or the tables can't be prepared.
     pub async fn open(url: &str, migrations: &[&Migrator]) -> Result<Self, StoreError> {
-        if let Some(simulated) = simulated_database(url) {
-            return Ok(simulated);
-        }
-        let servers = servers::Servers::connect(url, true).await?;
-        servers.migrate(url, migrations, false).await?;
-        Ok(Self::on(servers))
+        Self::prepared(url, migrations, false).await
     }
 
     /// Like [`open`](Self::open), where somebody else may have tables of their own in the same database.
@@ -165,12 +175,7 @@ impl Database {
     /// # Errors
     /// If the URL is wrong, nobody answers, or the tables can't be prepared.
     pub async fn open_shared(url: &str, migrations: &[&Migrator]) -> Result<Self, StoreError> {
-        if let Some(simulated) = simulated_database(url) {
-            return Ok(simulated);
-        }
-        let servers = servers::Servers::connect(url, true).await?;
-        servers.migrate(url, migrations, true).await?;
-        Ok(Self::on(servers))
+        Self::prepared(url, migrations, true).await
     }
 
     /// Connects to tables that somebody else keeps up to date; a file that isn't there is no database.
@@ -178,7 +183,34 @@ impl Database {
     /// # Errors
     /// If the URL is wrong or nobody answers.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        Ok(Self::on(servers::Servers::connect(url, false).await?))
+        match place(url)? {
+            Place::File(path) => Ok(Self::on(file::File::open(path, false).await?)),
+            Place::Server => Ok(Self::on(server::Server::connect(url, true).await?)),
+        }
+    }
+
+    async fn prepared(url: &str, migrations: &[&Migrator], shared: bool) -> Result<Self, StoreError> {
+        if let Some(simulated) = simulated_database(url) {
+            return Ok(simulated);
+        }
+        let all: Vec<Migration> = migrations.iter().flat_map(|migrator| migrator.iter().cloned()).collect();
+        let mut migrator = Migrator::with_migrations(all);
+        // What others have prepared in the same database is none of our business.
+        migrator.set_ignore_missing(shared);
+        let without_password = url.rsplit('@').next().unwrap_or(url).to_owned();
+        let unprepared = |source| StoreError::Migration { url: without_password, source: Box::new(source) };
+        match place(url)? {
+            Place::File(path) => {
+                let file = file::File::open(path, true).await?;
+                file.migrate(&migrator).await.map_err(unprepared)?;
+                Ok(Self::on(file))
+            }
+            Place::Server => {
+                let server = server::Server::connect(url, false).await?;
+                server.migrate(&migrator).await.map_err(unprepared)?;
+                Ok(Self::on(server))
+            }
+        }
     }
 
     /// Whatever can do what a database can.

@@ -10,6 +10,7 @@ mod database;
 mod decider;
 pub mod restore;
 pub mod specification;
+pub mod sqlite;
 mod store;
 mod trace;
 mod work;

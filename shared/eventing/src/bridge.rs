@@ -15,7 +15,7 @@ use event_sourcing::{chance, new_id, now};
 use runtime::Stop;
 
 pub use reflex::{Bounds, Pulse};
-pub use sink::{HttpSink, RouterSink, Sink, named_url};
+pub use sink::{Headers, HttpSink, RouterSink, Sink, named_url};
 
 use crate::{
     NOT_A_CLOUD_EVENT, TICK, dead_letters, from_record,
@@ -28,8 +28,6 @@ use reflex::Worker;
 
 /// Bytes of records that one request carries, at most: well below what the door takes, as JSON is longer.
 const REQUEST_BYTES: usize = 1024 * 1024;
-/// Attributes, and bytes of them, that go in headers: servers take no more than some.
-const IN_HEADERS: (usize, usize) = (60, 16 * 1024);
 /// Pauses between two attempts: they double from the first to the last of these, with jitter.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -126,8 +124,7 @@ async fn tick(service: String, sink: Arc<dyn Sink>, every: Duration, stop: Stop)
             .build();
         let Ok(event) = event else { continue };
         // A tick that nobody hears is followed by the next.
-        if let Err(Knock::Again(reason) | Knock::Refused(_, reason)) = send(&*sink, std::slice::from_ref(&event)).await
-        {
+        if let Err(Knock::Again(reason) | Knock::Refused(_, reason)) = send(&*sink, vec![event]).await {
             tracing::debug!(service, reason, "the tick was not heard");
         }
     }
@@ -141,39 +138,14 @@ enum Knock {
     Refused(u16, String),
 }
 
-async fn send(sink: &dyn Sink, events: &[Event]) -> Result<(), Knock> {
-    let (headers, body) = request(events).map_err(|reason| Knock::Refused(400, reason))?;
-    match sink.post(headers, body).await {
+async fn send(sink: &dyn Sink, events: Vec<Event>) -> Result<(), Knock> {
+    match sink.tell(events).await {
         Err(reason) => Err(Knock::Again(reason)),
         Ok((status, _)) if (200..300).contains(&status) => Ok(()),
         // As KafkaSource has it: these client errors may pass, others don't.
         Ok((status @ (400..=403 | 405..=407 | 410..=428 | 430..=499), said)) => Err(Knock::Refused(status, said)),
         Ok((status, said)) => Err(Knock::Again(format!("{status} {said}"))),
     }
-}
-
-type Headers = Vec<(String, String)>;
-
-/// One event in binary mode, as KafkaSource sends it; several as a batch.
-fn request(events: &[Event]) -> Result<(Headers, Vec<u8>), String> {
-    let content_type = |media_type: &str| vec![("content-type".to_owned(), media_type.to_owned())];
-    let json = |error: serde_json::Error| error.to_string();
-    let [one] = events else {
-        let body = serde_json::to_vec(events).map_err(json)?;
-        return Ok((content_type("application/cloudevents-batch+json"), body));
-    };
-    let record = to_record(one.clone()).map_err(|error| error.to_string())?;
-    let fits = |value: &[u8]| value.iter().all(|byte| (b' '..=b'~').contains(byte)) && value.trim_ascii() == value;
-    let bytes: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    let too_many = record.headers.len() > IN_HEADERS.0 || bytes > IN_HEADERS.1;
-    if too_many || record.headers.iter().any(|(_, value)| !fits(value)) {
-        // A header can't carry every text; the JSON of structured mode can.
-        return Ok((content_type("application/cloudevents+json"), serde_json::to_vec(one).map_err(json)?));
-    }
-    let header = |(name, value): (String, Vec<u8>)| {
-        (name.replacen("ce_", "ce-", 1), String::from_utf8_lossy(&value).into_owned())
-    };
-    Ok((record.headers.into_iter().map(header).collect(), record.value.unwrap_or_default()))
 }
 
 /// Knocks at one service for one subscription.
@@ -232,9 +204,9 @@ impl Knocker {
         let mut rest = batch.records.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(fitting(rest));
-            let events: Vec<Event> = now.iter().map(|stored| event(&batch.partition, stored)).collect();
-            if events.len() == 1 || send(&*self.sink, &events).await.is_err() {
-                for event in events {
+            let events = || now.iter().map(|stored| event(&batch.partition, stored));
+            if now.len() == 1 || send(&*self.sink, events().collect()).await.is_err() {
+                for event in events() {
                     self.deliver_one(&batch.partition, event).await?;
                 }
             }
@@ -246,7 +218,7 @@ impl Knocker {
     async fn deliver_one(&self, partition: &Partition, event: Event) -> Result<(), GivenUp> {
         let (begun, mut attempt, mut pause) = (tokio::time::Instant::now(), 1_u32, PAUSE.0);
         loop {
-            let reason = match send(&*self.sink, std::slice::from_ref(&event)).await {
+            let reason = match send(&*self.sink, vec![event.clone()]).await {
                 Ok(()) => return Ok(()),
                 Err(Knock::Refused(status, said)) if partition.topic == self.letters() => {
                     // It stands there already; once more would be for ever.
@@ -308,7 +280,7 @@ fn fitting(records: &[Stored]) -> usize {
 
 /// The event in a record, with where it stood; a record that is no CloudEvent is wrapped as KafkaSource wraps it.
 fn event(partition: &Partition, stored: &Stored) -> Event {
-    let read = from_record(&stored.record).ok().filter(|event| serde_json::to_vec(event).is_ok());
+    let read = from_record(&stored.record).ok();
     let is_none = read.is_none();
     let mut event = read.unwrap_or_else(|| wrapped(partition, stored));
     Origin::of(partition, stored, &event, is_none).put(&mut event, &ON_THE_WAY);

@@ -16,24 +16,21 @@ use std::{
     time::Instant,
 };
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode},
-};
+use axum::{extract::State, http::StatusCode};
 use cloudevents::{AttributesReader, Event};
 use event_sourcing::{Database, STORY, Value, now, pieces, placeholders};
 use futures::FutureExt;
-use runtime::{Problem, extract::RawBody};
+use runtime::Problem;
 use tokio::sync::RwLock;
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    EventError, Failure, Handled, Handler, Incoming, Metrics, NOT_A_CLOUD_EVENT, Origin, TICK,
+    Failure, Handled, Handler, Incoming, Metrics, NOT_A_CLOUD_EVENT, Origin, TICK,
     dead_letters::{DeadLetter, DeadLetters, Heard, hear},
     name_and_version,
-    request::{Attributes, CloudEvent, events_of},
+    request::{Attributes, CloudEvent, Told},
 };
 
 /// An event that was begun this often and never finished has crashed its handler each time.
@@ -396,13 +393,8 @@ enum Sorted {
     )),
     responses((status = 204, description = "The effects are durable and published"),
         (status = 400, description = "This is no CloudEvent")))]
-async fn receive(
-    State(door): State<Arc<Door>>,
-    headers: HeaderMap,
-    RawBody(body): RawBody,
-) -> Result<StatusCode, Problem> {
-    let no_event = |error: EventError| Problem::bad_request(error.to_string());
-    match door.handle(events_of(&headers, &body).map_err(no_event)?).await {
+async fn receive(State(door): State<Arc<Door>>, Told(events): Told) -> Result<StatusCode, Problem> {
+    match door.handle(events).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(failure) => Err(Problem::unavailable(&failure)),
     }

@@ -1,8 +1,12 @@
 //! Events over HTTP (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md>):
 //! how they are read from a request, and what they look like to whoever reads the documentation.
 
-use axum::http::{HeaderMap, header};
+use axum::{
+    extract::{FromRequest, Request},
+    http::{HeaderMap, header},
+};
 use cloudevents::Event;
+use runtime::{Problem, extract::RawBody};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
@@ -10,6 +14,26 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{EventError, complete, event::STRUCTURED, from_json};
 
 const BATCH: &str = "application/cloudevents-batch+json";
+
+/// Events that come in a request beside its body, from somebody in the same process.
+#[derive(Clone)]
+pub struct HandedOver(pub Vec<Event>);
+
+/// What a request tells of.
+pub struct Told(pub Vec<Event>);
+
+impl<S: Send + Sync> FromRequest<S> for Told {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Problem> {
+        if let Some(HandedOver(events)) = request.extensions_mut().remove() {
+            return Ok(Self(events));
+        }
+        let headers = request.headers().clone();
+        let RawBody(body) = RawBody::from_request(request, state).await?;
+        events_of(&headers, &body).map(Self).map_err(|error| Problem::bad_request(error.to_string()))
+    }
+}
 
 /// The events of a request, in binary, structured or batch mode.
 ///

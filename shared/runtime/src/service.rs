@@ -35,9 +35,10 @@ pub struct Service {
     /// `order`, `payment` …
     pub name: &'static str,
     people: Router,
-    openapi: OpenApi,
     door: Router,
-    door_openapi: OpenApi,
+    /// Of what people can ask, and of the door. Whoever serves in turns clones a service for each request: these are
+    /// large, and shared.
+    documents: Arc<[OpenApi; 2]>,
     metrics: Registry,
     look: Task<()>,
     ready: Check,
@@ -72,7 +73,7 @@ impl Service {
         let ready: Check = Arc::new(move || Box::pin(ready()));
         let finish: Task<()> = Arc::new(|| Box::pin(std::future::ready(())));
         let look = finish.clone();
-        Self { name, people, openapi, door, door_openapi, metrics, look, ready, finish }
+        Self { name, people, door, documents: Arc::new([openapi, door_openapi]), metrics, look, ready, finish }
     }
 
     /// With something to be looked at whenever somebody asks what is measured; `look` brings it up to date.
@@ -158,13 +159,14 @@ pub fn router(services: Vec<Service>) -> Router {
     let (mut registries, mut looks, mut checks) = (Vec::new(), Vec::new(), Vec::new());
     for service in services {
         router = router.merge(service.people);
+        let [people, door] = service.documents.as_ref().clone();
         if alone {
             router = router.merge(service.door);
-            openapi = service.openapi.merge_from(service.door_openapi);
+            openapi = people.merge_from(door);
         } else {
             let path = format!("/{}", service.name);
             router = router.nest(&path, service.door);
-            openapi = openapi.merge_from(service.openapi).nest(path, service.door_openapi);
+            openapi = openapi.merge_from(people).nest(path, door);
         }
         looks.push(service.look);
         registries.push((service.name, service.metrics));

@@ -41,6 +41,8 @@ pub struct Outcome {
     pub records: usize,
     /// What does not add up, for people; empty if everything does.
     pub wrong: Vec<String>,
+    /// Statements of services that read whole tables, if the story was asked for.
+    pub scans: Vec<String>,
     /// Everything that happened, if it was asked for.
     pub story: Vec<String>,
     /// The same for the same story.
@@ -89,10 +91,17 @@ impl Simulation {
         event_sourcing::simulate(Some(Rc::new(Answers { world: world.clone(), databases })));
         let mut wrong = Vec::new();
         wrong.extend(town.live().await.err());
+        let mut scans = Vec::new();
+        for store in town.databases.values() {
+            match store.scans() {
+                Ok(found) => scans.extend(found),
+                Err(error) => wrong.push(error.to_string()),
+            }
+        }
         wrong.extend(town.adds_up().await);
         let accepted = town.accepted().len();
         let (records, _) = town.log.size();
         let (story, fingerprint) = world.story();
-        Ok(Outcome { seed, crashes: world.crashes(), accepted, records, wrong, story, fingerprint })
+        Ok(Outcome { seed, crashes: world.crashes(), accepted, records, wrong, scans, story, fingerprint })
     }
 }

@@ -5,14 +5,17 @@
 //! that waited for the disk, and perhaps some of what came after it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
-use event_sourcing::{Backend, Database, PublishingLock, Row, Transaction, Value};
+use event_sourcing::{
+    Backend, Database, PublishingLock, Row, Transaction, Value,
+    sqlite::{PREPARED, failed, run},
+};
 use eventing::log::Record;
-use rusqlite::{Connection, types::ValueRef};
+use rusqlite::Connection;
 use tokio::time::Instant;
 
 use crate::{
@@ -33,6 +36,8 @@ pub struct Shared {
     out_until: Mutex<Option<Instant>>,
     /// Where a sabotaged store puts events before they are committed.
     before_commit: Mutex<Option<BeforeCommit>>,
+    /// Every statement that was run, where the world tells its story.
+    statements: Option<Mutex<BTreeSet<String>>>,
 }
 
 /// The statements of a transaction that change something.
@@ -71,6 +76,7 @@ impl Shared {
             publishing: Arc::default(),
             out_until: Mutex::new(None),
             before_commit: Mutex::new(None),
+            statements: world.tells().then(Mutex::default),
         });
         let buried = Arc::downgrade(&shared);
         world.when_one_dies(move |process| {
@@ -135,6 +141,41 @@ impl Shared {
         *lock(&self.before_commit) = Some(append);
     }
 
+    fn note(&self, sql: &str) {
+        if let Some(statements) = &self.statements {
+            lock(statements).insert(sql.to_owned());
+        }
+    }
+
+    /// The statements of services that read a whole table, however large it may be one day.
+    ///
+    /// # Errors
+    /// If SQLite can't say how it runs one of them.
+    pub fn scans(&self) -> Result<Vec<String>, sqlx::Error> {
+        let connection = lock(&self.committed);
+        let tables = "SELECT name FROM sqlite_master WHERE type = 'table'";
+        let tables = run(&connection, tables, &[])?.iter().map(|row| row.text(0)).collect::<Result<Vec<_>, _>>()?;
+        let partial = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '% WHERE %'";
+        let partial = run(&connection, partial, &[])?.iter().map(|row| row.text(0)).collect::<Result<Vec<_>, _>>()?;
+        let mut scans = Vec::new();
+        for sql in self.statements.iter().flat_map(|statements| lock(statements).clone()) {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).map_err(failed)?;
+            let mut steps = statement.raw_query();
+            while let Some(step) = steps.next().map_err(failed)? {
+                let step: String = step.get(3).map_err(failed)?;
+                let read = step.strip_prefix("SCAN ").unwrap_or_default();
+                let table = read.split(' ').next().unwrap_or_default();
+                let part = partial.iter().any(|index| read.ends_with(&format!("INDEX {index}")));
+                // The first few in the order of an index.
+                let few = sql.contains(" LIMIT ") && read.contains(" INDEX ");
+                if !part && !few && tables.iter().any(|known| known == table) {
+                    scans.push(format!("{}: {step}: {}", self.name, sql.chars().take(200).collect::<String>()));
+                }
+            }
+        }
+        Ok(scans)
+    }
+
     /// Pairs of texts, as they are committed.
     pub fn pairs(&self, sql: &str) -> Vec<(String, String)> {
         let rows = run(&lock(&self.committed), sql, &[]).unwrap_or_default();
@@ -185,6 +226,7 @@ impl Backend for SimulatedStore {
     async fn fetch(&self, sql: String, values: Vec<Value>) -> Result<Vec<Row>, sqlx::Error> {
         self.step(&brief(&sql)).await?;
         let Some((sql, values)) = self.sabotaged().question(sql, values) else { return Ok(Vec::new()) };
+        self.shared.note(&sql);
         let rows = run(&lock(&self.shared.committed), &sql, &values)?;
         self.sabotaged().answered(&sql, &rows);
         Ok(rows)
@@ -242,6 +284,7 @@ impl Writing {
         if !self.turn.as_ref().is_some_and(Turn::is_valid) {
             return Err(sqlx::Error::PoolClosed);
         }
+        self.store.shared.note(sql);
         run(&lock(&self.store.shared.writer), sql, values)
     }
 
@@ -336,74 +379,11 @@ impl Drop for Writing {
 fn copy(of: &Connection) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_in_memory()?;
     rusqlite::backup::Backup::new(of, &mut connection)?.step(-1)?;
-    connection.set_prepared_statement_cache_capacity(256);
+    connection.set_prepared_statement_cache_capacity(PREPARED);
     Ok(connection)
-}
-
-/// Runs a statement; `$1` … are the values in order, wherever they stand.
-fn run(connection: &Connection, sql: &str, values: &[Value]) -> Result<Vec<Row>, sqlx::Error> {
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-    for index in 1..=statement.parameter_count() {
-        let name = statement.parameter_name(index).unwrap_or_default();
-        let number: usize = name.trim_start_matches('$').parse().unwrap_or(index);
-        match values.get(number - 1) {
-            Some(Value::Text(text)) => statement.raw_bind_parameter(index, text).map_err(failed)?,
-            Some(Value::Int(number)) => statement.raw_bind_parameter(index, number).map_err(failed)?,
-            None => return Err(sqlx::Error::Protocol(format!("no value for {name} in {sql}"))),
-        }
-    }
-    let columns = statement.column_count();
-    let mut rows = statement.raw_query();
-    let mut found = Vec::new();
-    while let Some(row) = rows.next().map_err(failed)? {
-        let value = |column| match row.get_ref(column).map_err(failed)? {
-            ValueRef::Integer(number) => Ok(Value::Int(number)),
-            ValueRef::Text(text) => Ok(Value::Text(String::from_utf8_lossy(text).into_owned())),
-            other => Err(sqlx::Error::Protocol(format!("{} in {sql}", other.data_type()))),
-        };
-        found.push(Row::of((0..columns).map(value).collect::<Result<_, _>>()?));
-    }
-    Ok(found)
 }
 
 /// The beginning of a statement, for people.
 fn brief(sql: &str) -> String {
     sql.split_whitespace().take(5).collect::<Vec<_>>().join(" ")
-}
-
-/// SQLite's error as the services see a database's.
-fn failed(error: rusqlite::Error) -> sqlx::Error {
-    let unique = error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation);
-    if unique {
-        sqlx::Error::Database(Box::new(Taken(error.to_string())))
-    } else {
-        sqlx::Error::Protocol(error.to_string())
-    }
-}
-
-/// A unique key is taken.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Taken(String);
-
-impl sqlx::error::DatabaseError for Taken {
-    fn message(&self) -> &str {
-        &self.0
-    }
-
-    fn kind(&self) -> sqlx::error::ErrorKind {
-        sqlx::error::ErrorKind::UniqueViolation
-    }
-
-    fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
-        self
-    }
-
-    fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
-        self
-    }
-
-    fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
-        self
-    }
 }

@@ -127,6 +127,11 @@ impl World {
         self.sabotage == Some(sabotage)
     }
 
+    /// Whether it writes down what happens.
+    pub fn tells(&self) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).lines.is_some()
+    }
+
     /// Writes down what happens.
     pub fn tell(&self, what: impl FnOnce() -> String) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,6 +19,15 @@ fn the_same_seed_tells_the_same_story() {
 }
 
 #[test]
+fn nobody_reads_a_whole_table_to_do_his_work() {
+    let simulation = Simulation::new(None).expect("a simulation");
+    for seed in 0..5 {
+        let outcome = simulation.run(seed, true).expect("a world");
+        assert!(outcome.scans.is_empty(), "seed {seed}: {:#?}", outcome.scans);
+    }
+}
+
+#[test]
 fn whatever_goes_wrong_everything_adds_up() {
     let crowd = crowd::run(None, 0..300, THREADS).expect("a simulation");
     assert!(crowd.failed.is_none(), "{:#?}", crowd.failed);

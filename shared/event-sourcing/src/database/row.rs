@@ -1,9 +1,8 @@
 //! What goes into a statement, and what comes out of it.
 
-use sqlx::{
-    Row as _, ValueRef as _,
-    any::{AnyRow, AnyTypeInfoKind},
-};
+use std::fmt::Write;
+
+use sqlx::{Column, Row as _, TypeInfo, postgres::PgRow};
 
 /// Rows that one statement carries. Few sizes mean few statements to prepare.
 const ROWS_AT_ONCE: [usize; 5] = [128, 32, 8, 2, 1];
@@ -56,7 +55,7 @@ impl Statement {
 pub struct Row(Source);
 
 enum Source {
-    Server(AnyRow),
+    Server(PgRow),
     Values(Vec<Value>),
 }
 
@@ -67,7 +66,7 @@ impl Row {
         Self(Source::Values(values))
     }
 
-    pub(super) fn from_server(row: AnyRow) -> Self {
+    pub(super) fn from_server(row: PgRow) -> Self {
         Self(Source::Server(row))
     }
 
@@ -99,7 +98,10 @@ impl Row {
     /// If there is no such column, or it holds something else.
     pub fn int(&self, column: usize) -> Result<i64, sqlx::Error> {
         match &self.0 {
-            Source::Server(row) => row.try_get(column),
+            Source::Server(row) => match type_of(row, column)? {
+                "INT4" => row.try_get::<i32, _>(column).map(i64::from),
+                _ => row.try_get(column),
+            },
             Source::Values(values) => match values.get(column) {
                 Some(Value::Int(number)) => Ok(*number),
                 other => Err(unlike(other, column)),
@@ -113,10 +115,8 @@ impl Row {
     /// If there is no such column, or it holds neither text nor a whole number.
     pub fn value(&self, column: usize) -> Result<Value, sqlx::Error> {
         match &self.0 {
-            Source::Server(row) => match row.try_get_raw(column)?.type_info().kind() {
-                AnyTypeInfoKind::SmallInt | AnyTypeInfoKind::Integer | AnyTypeInfoKind::BigInt => {
-                    self.int(column).map(Value::Int)
-                }
+            Source::Server(row) => match type_of(row, column)? {
+                "INT4" | "INT8" => self.int(column).map(Value::Int),
                 _ => self.text(column).map(Value::Text),
             },
             Source::Values(values) => values.get(column).cloned().ok_or_else(|| unlike(None, column)),
@@ -132,6 +132,11 @@ impl Row {
     }
 }
 
+/// PostgreSQL's name for the type of a column.
+fn type_of(row: &PgRow, column: usize) -> Result<&str, sqlx::Error> {
+    Ok(row.try_column(column)?.type_info().name())
+}
+
 fn unlike(found: Option<&Value>, column: usize) -> sqlx::Error {
     sqlx::Error::Decode(format!("column {column} holds {found:?}").into())
 }
@@ -139,11 +144,18 @@ fn unlike(found: Option<&Value>, column: usize) -> sqlx::Error {
 /// `($1,$2),($3,$4)` for two rows of two columns: a VALUES list, for INSERT and for `IN`.
 #[must_use]
 pub fn placeholders(rows: usize, columns: usize) -> String {
-    let row = |row: usize| {
-        let names: Vec<_> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
-        format!("({})", names.join(","))
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(",")
+    let mut list = String::with_capacity(rows * columns * 6);
+    for value in 0..rows * columns {
+        list.push_str(match (value, value % columns) {
+            (0, _) => "(",
+            (_, 0) => "),(",
+            _ => ",",
+        });
+        // Nothing stops anybody from writing into a string.
+        let _ = write!(list, "${}", value + 1);
+    }
+    list.push(')');
+    list
 }
 
 /// Splits `rows` into pieces of few different sizes, so that few different statements are prepared.
@@ -153,4 +165,15 @@ pub fn pieces<T>(mut rows: Vec<T>) -> impl Iterator<Item = Vec<T>> {
         let rest = rows.split_off(size);
         Some(std::mem::replace(&mut rows, rest))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_placeholders_counts_through_all_rows() {
+        assert_eq!(placeholders(1, 1), "($1)");
+        assert_eq!(placeholders(2, 3), "($1,$2,$3),($4,$5,$6)");
+    }
 }
