@@ -315,7 +315,12 @@ async fn measures(State(it): State<Measured>) -> ([(header::HeaderName, &'static
 /// The most memory this process has had resident, in MB; `None` where the system doesn't tell.
 pub fn peak_memory_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    memory_mb(&status, "VmHWM:").map(|memory| (memory * 10.0).round() / 10.0)
+}
+
+/// The memory, in MB (10⁶ bytes), that Linux tells under this name in the `status` of a process.
+pub fn memory_mb(status: &str, name: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some((kib * 1.024 / 100.0).round() / 10.0)
+    Some(kib * 1.024 / 1000.0)
 }

@@ -226,12 +226,12 @@ impl Process {
 
     /// Memory that it has resident now, in MB (10⁶ bytes).
     pub fn resident(&self) -> Option<f64> {
-        self.of_system("status").and_then(|status| kilobytes(&status, "VmRSS:"))
+        self.of_system("status").and_then(|status| demo::memory_mb(&status, "VmRSS:"))
     }
 
     /// The most memory it has had resident, in MB.
     pub fn most_resident(&self) -> Option<f64> {
-        self.of_system("status").and_then(|status| kilobytes(&status, "VmHWM:"))
+        self.of_system("status").and_then(|status| demo::memory_mb(&status, "VmHWM:"))
     }
 
     fn of_system(&self, what: &str) -> Option<String> {
@@ -250,10 +250,4 @@ impl Process {
             Err(_) => Err(failed(&self.name, std::io::Error::other("it does not stop"))),
         }
     }
-}
-
-fn kilobytes(status: &str, name: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1.024 / 1000.0)
 }

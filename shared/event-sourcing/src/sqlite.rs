@@ -1,12 +1,27 @@
 //! SQLite as the rest of this crate wants it: statements with `$1` …, answers in rows, errors in sqlx's words. A
 //! simulation uses it for its own databases, too.
 
-use rusqlite::{Connection, Error, ErrorCode, types::ValueRef};
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, types::ValueRef};
 
 use crate::{Row, Value};
 
 /// Different statements that a connection keeps prepared.
 pub const PREPARED: usize = 256;
+/// How long to wait for somebody who writes to the same file from another process.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens a file, for one thread at a time.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn connect(file: &Path, access: OpenFlags) -> Result<Connection, Error> {
+    let connection = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(PATIENCE)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    Ok(connection)
+}
 
 /// Runs one statement; `$1` … are the values in order, wherever they stand.
 ///

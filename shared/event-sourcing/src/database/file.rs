@@ -7,9 +7,8 @@
 use std::{
     collections::HashMap,
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -24,10 +23,7 @@ use tokio::{
 };
 
 use super::{Backend, Index, PublishingLock, Row, StoreError, Transaction, Value};
-use crate::sqlite::{PREPARED, failed, run};
-
-/// How long to wait for somebody who writes to the same file from another process.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::sqlite::{PATIENCE, connect, failed, run};
 
 /// What the users of one file in this process share, however many instances of a service they are.
 #[derive(Default)]
@@ -44,7 +40,7 @@ pub(super) struct File(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    flags: OpenFlags,
+    access: OpenFlags,
     locks: Arc<Locks>,
     /// Connections that nobody uses at this moment; `None` after the end.
     idle: Mutex<Option<Idle>>,
@@ -76,9 +72,9 @@ impl File {
                 .map_err(|error| StoreError::Url(format!("{}: {error}", folder.display())))?;
         }
         let locks = LOCKS.lock().unwrap_or_else(PoisonError::into_inner).entry(path.clone()).or_default().clone();
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-        let file = Self(Arc::new(Inner { path, flags, locks, idle: Mutex::new(Some(Idle::default())) }));
+        let mut access = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        access.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+        let file = Self(Arc::new(Inner { path, access, locks, idle: Mutex::new(Some(Idle::default())) }));
         // Nobody else may change the way in which a file is written while it is changed.
         let turn = file.0.locks.migration.lock().await;
         let first = file.0.connect()?;
@@ -99,17 +95,11 @@ impl File {
 
 impl Inner {
     fn connect(&self) -> Result<Connection, sqlx::Error> {
-        let open = |path: &Path| {
-            let connection = Connection::open_with_flags(path, self.flags)?;
-            connection.busy_timeout(PATIENCE)?;
-            connection.set_prepared_statement_cache_capacity(PREPARED);
-            // Changes go to a log beside the file first; every so many pages of it are brought into the file.
-            connection.execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 8000",
-            )?;
-            Ok(connection)
-        };
-        open(&self.path).map_err(failed)
+        let connection = connect(&self.path, self.access).map_err(failed)?;
+        // Changes go to a log beside the file first; every so many pages of it are brought into the file.
+        let session = "PRAGMA journal_mode = WAL; PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 8000";
+        connection.execute_batch(session).map_err(failed)?;
+        Ok(connection)
     }
 
     fn idle(&self) -> MutexGuard<'_, Option<Idle>> {

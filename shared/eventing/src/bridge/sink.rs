@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Attributes, and bytes of them, that go in headers: servers take no more than some.
 const IN_HEADERS: (usize, usize) = (60, 16 * 1024);
+
 /// A door.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {

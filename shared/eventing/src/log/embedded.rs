@@ -15,7 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use event_sourcing::sqlite::PREPARED;
+use event_sourcing::sqlite::connect;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::{EventLog, Lag, LogError, Member, Partition, Record, Stored};
@@ -25,8 +25,6 @@ use writer::{Task, Writer};
 
 /// How often the groups' positions are written down; what was finished since is handed out again after a crash.
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
-/// How long to wait for another process that has the file.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 const TABLES: &str = "
     PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 8000;
@@ -64,13 +62,6 @@ impl Known {
 
 fn unavailable(error: impl std::fmt::Display) -> LogError {
     LogError::Unavailable(error.to_string())
-}
-
-fn connect(file: &Path, access: OpenFlags) -> Result<Connection, rusqlite::Error> {
-    let connection = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(PATIENCE)?;
-    connection.set_prepared_statement_cache_capacity(PREPARED);
-    Ok(connection)
 }
 
 impl EmbeddedLog {
