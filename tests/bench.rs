@@ -23,7 +23,7 @@ fn is_sound(report: &Value) {
         assert!(figure["value"].as_f64().is_some_and(|value| value > 0.0), "{figure}");
         if let Some(floor) = figure.get("floor") {
             let ratio = floor["ratio"].as_f64().expect("a ratio");
-            assert!(ratio > 0.0 && ratio < 1.0, "nothing is quicker than what it is made of: {figure}");
+            assert!(ratio > 0.0, "{figure}");
         }
     }
     // What an order leaves on the log when everything goes well, its rides among it; at the edges of the time that is

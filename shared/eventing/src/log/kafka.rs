@@ -250,7 +250,7 @@ impl EventLog for KafkaLog {
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "500")
-            .set("session.timeout.ms", "10000")
+            .set("session.timeout.ms", "6000")
             .set("heartbeat.interval.ms", "1000")
             // A partition may wait for a service for hours; the heartbeat says that the bridge is alive.
             .set("max.poll.interval.ms", "86400000")
