@@ -90,7 +90,7 @@ pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
     figures.push(
         Figure::new(Part::Capacity, "orders from placed to completed", sustained.completed, "orders/s")
             .beside("the records of an order appended to the log alone", floors.records / events)
-            .to_be(Target::AtLeast(goal)),
+            .aiming_at(Target::AtLeast(goal)),
     );
     figures.push(
         Figure::new(Part::Capacity, "events stored", sustained.completed * events, "events/s")

@@ -111,7 +111,7 @@ impl Figure {
     }
 
     #[must_use]
-    pub fn to_be(self, target: Target) -> Self {
+    pub fn aiming_at(self, target: Target) -> Self {
         Self { target: Some(target), ..self }
     }
 }
@@ -179,7 +179,7 @@ mod tests {
             machine: "a machine".to_owned(),
             processors: 2,
             quick: true,
-            figures: vec![orders.to_be(Target::AtLeast(300.0))],
+            figures: vec![orders.aiming_at(Target::AtLeast(300.0))],
             plots: Vec::new(),
         };
         let text = report.to_string();
