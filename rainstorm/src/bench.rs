@@ -1,16 +1,26 @@
 //! `rainstorm bench`: what this system does on this machine, beside what the machine itself does with the same log and
 //! the same store. Every figure that the documents claim comes from here.
 
+mod bare;
 mod city;
 mod databases;
 mod floors;
 mod load;
+mod replay;
 mod report;
+mod start;
+mod waiting;
 
 use std::time::Duration;
 
+pub use bare::{BareArgs, bare};
 use city::{City, Place, Process};
+use databases::Databases;
+use floors::Floors;
+use load::Sustained;
+use replay::Past;
 use report::{Figure, Part, Report, Target};
+use waiting::Waits;
 
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
@@ -63,44 +73,11 @@ pub enum BenchError {
 
 /// `rainstorm bench`.
 pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
-    let place = match (args.kafka_brokers, args.postgres_url) {
-        (Some(brokers), Some(postgres)) => Place::Servers { brokers, postgres },
+    let place = match (&args.kafka_brokers, &args.postgres_url) {
+        (Some(brokers), Some(postgres)) => Place::Servers { brokers: brokers.clone(), postgres: postgres.clone() },
         _ => Place::Embedded,
     };
-    let seconds = |quick, thorough| Duration::from_secs(if args.quick { quick } else { thorough });
-    let mut figures = Vec::new();
-
-    eprintln!("how many orders a second are completed, {} under way all the time ...", args.under_way);
-    let city = City::start(&place, args.drivers).await?;
-    let started = city.processes.iter().map(|process| process.start.as_secs_f64()).fold(0.0, f64::max);
-    let idle: f64 = city.processes.iter().filter_map(Process::resident).sum();
-    let sustained = load::sustained(&city, args.under_way, seconds(3, 10), seconds(10, 60)).await;
-    let most: f64 = city.processes.iter().filter_map(Process::most_resident).sum();
-    // Its databases go, whatever came of it.
-    city.stop().await?;
-    let sustained = sustained?;
-
-    eprintln!("what log and store do alone ...");
-    let floors = floors::of(&place, seconds(2, 10)).await?;
-    let events = sustained.records;
-    let goal = match place {
-        Place::Embedded => 2000.0,
-        Place::Servers { .. } => 1000.0,
-    };
-    figures.push(
-        Figure::new(Part::Capacity, "orders from placed to completed", sustained.completed, "orders/s")
-            .beside("the records of an order appended to the log alone", floors.records / events)
-            .aiming_at(Target::AtLeast(goal)),
-    );
-    figures.push(
-        Figure::new(Part::Capacity, "events stored", sustained.completed * events, "events/s")
-            .beside("transactions of one event in one store alone", floors.transactions),
-    );
-    figures.push(Figure::new(Part::Capacity, "records on the log for an order", events, "records"));
-    figures.push(Figure::new(Part::Capacity, "processor time for an order", sustained.cpu * 1000.0, "ms"));
-    figures.push(Figure::new(Part::Start, "slowest process from start to ready", started * 1000.0, "ms"));
-    figures.push(Figure::new(Part::Start, "memory of all processes, kitchens open", idle, "MB"));
-    figures.push(Figure::new(Part::Start, "memory of all processes, at most", most, "MB"));
+    let figures = measure(&args, &place).await?;
 
     let date = jiff::Timestamp::now().round(jiff::Unit::Second).map_or_else(|_| String::new(), |now| now.to_string());
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -121,6 +98,100 @@ pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
         println!("{report}");
     }
     Ok(())
+}
+
+/// Everything, in the order of the document.
+async fn measure(args: &BenchArgs, place: &Place) -> Result<Vec<Figure>, BenchError> {
+    let seconds = |quick, thorough| Duration::from_secs(if args.quick { quick } else { thorough });
+    eprintln!("what log and store do alone ...");
+    let floors = floors::of(place, seconds(2, 10)).await?;
+    eprintln!("how soon a process is of use ...");
+    let starts = start::of(place, if args.quick { 1 } else { 7 }).await?;
+
+    let mut city = City::start(place, args.drivers).await?;
+    let measured = in_city(args, place, &floors, &mut city).await;
+    // Its databases go, whatever came of it.
+    city.stop().await?;
+    let mut figures = measured?;
+    figures.extend(starts);
+    figures.sort_by_key(|figure| figure.part);
+    Ok(figures)
+}
+
+/// What a city is needed for.
+async fn in_city(args: &BenchArgs, place: &Place, floors: &Floors, city: &mut City) -> Result<Vec<Figure>, BenchError> {
+    let seconds = |quick, thorough| Duration::from_secs(if args.quick { quick } else { thorough });
+    eprintln!("how many orders a second are completed, {} under way all the time ...", args.under_way);
+    let sustained = load::sustained(city, args.under_way, seconds(3, 10), seconds(10, 60)).await?;
+    let mut figures = capacity(place, floors, &sustained);
+    load::all_ended(&eventing::http::client().build().map_err(BenchError::Http)?, city).await?;
+
+    let rates = Rates { calm: sustained.completed * 0.1, peak: sustained.completed * 0.8 };
+    eprintln!("how long people wait, at {:.0} and at {:.0} orders a second ...", rates.calm, rates.peak);
+    let (mut calm, mut peak) = (Vec::new(), Vec::new());
+    for _ in 0..if args.quick { 1 } else { 3 } {
+        calm.push(waiting::in_city(city, rates.calm, seconds(4, 20)).await?);
+        peak.push(waiting::in_city(city, rates.peak, seconds(4, 20)).await?);
+    }
+    let bare = bare_waits(place, city, &rates, seconds(2, 10)).await?;
+    figures.extend(waiting::figures(&rates, &calm, &peak, &bare, &floors.trips));
+    let most: f64 = city.processes.iter().filter_map(Process::most_resident).sum();
+    figures.push(Figure::new(Part::Start, "memory of all processes, at most", most, "MB"));
+
+    eprintln!("how quickly all of it is made again and proved ...");
+    city.halt().await?;
+    let past = Past { place, log: city.log.clone(), data: city.data(), databases: city.databases.as_ref() };
+    figures.extend(replay::of(&past).await?);
+    Ok(figures)
+}
+
+fn capacity(place: &Place, floors: &Floors, sustained: &Sustained) -> Vec<Figure> {
+    let goal = match place {
+        Place::Embedded => 2000.0,
+        Place::Servers { .. } => 1000.0,
+    };
+    let events = sustained.records;
+    let figure = |name: &str, value, unit: &str| Figure::new(Part::Capacity, name, value, unit);
+    vec![
+        figure("orders from placed to completed", sustained.completed, "orders/s")
+            .beside("the records of an order appended to the log alone", floors.records / events)
+            .aiming_at(Target::AtLeast(goal)),
+        figure("events stored", sustained.completed * events, "events/s")
+            .beside("transactions of one event in one store alone", floors.transactions),
+        figure("records on the log for an order", events, "records"),
+        figure("processor time for an order", sustained.cpu * 1000.0, "ms"),
+    ]
+}
+
+/// Orders a second.
+pub struct Rates {
+    pub calm: f64,
+    pub peak: f64,
+}
+
+/// How long people wait for a handler that only writes a row, at both rates.
+async fn bare_waits(place: &Place, city: &City, rates: &Rates, length: Duration) -> Result<(Waits, Waits), BenchError> {
+    let data = tempfile::tempdir().map_err(BenchError::Folder)?;
+    let databases = match place {
+        Place::Embedded => None,
+        Place::Servers { postgres, .. } => Some(Databases::create(postgres, vec!["bare"]).await?),
+    };
+    let in_a_file = || format!("sqlite:{}", data.path().join("bare.db").display());
+    let url = databases.as_ref().map_or_else(in_a_file, |databases| databases.url("bare"));
+    let mut process = Process::start("bare", city::bare(Some(&url))?).await?;
+    let mut waits = Vec::new();
+    for rate in [rates.calm, rates.peak] {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let count = (rate * length.as_secs_f64()).ceil() as usize;
+        let bodies = waiting::bodies(city, count).await?;
+        waits.push(waiting::at_bare_handler(&process.url(), &bodies, rate).await?);
+    }
+    process.stop().await?;
+    if let Some(databases) = databases {
+        databases.drop().await?;
+    }
+    let peak = waits.pop().unwrap_or_default();
+    Ok((waits.pop().unwrap_or_default(), peak))
 }
 
 /// Processor and system, as far as the system says.

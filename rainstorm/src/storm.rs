@@ -25,6 +25,7 @@ use customers::Customers;
 use display::Display;
 pub use summary::Summary;
 use tracker::Tracker;
+pub use tracker::under_way;
 
 use crate::watch::{Watch, WatchError, Where};
 

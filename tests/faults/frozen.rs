@@ -10,7 +10,7 @@ use crate::{
     proof,
 };
 
-/// Longer than a member may be silent in its group (10 s), and than a session may hold a lock (15 s).
+/// Longer than a member may be silent in its group (6 s), and than a session may hold a lock (15 s).
 const FROZEN: Duration = Duration::from_secs(20);
 
 pub async fn a_frozen_bridge_wakes_when_another_has_its_partitions(plan: Plan) {

@@ -23,7 +23,7 @@ use crate::{
 /// How long anything may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The database in which payment's simulated provider keeps its ledger.
-const PROVIDER: &str = "provider";
+pub const PROVIDER: &str = "provider";
 
 /// Where logs and stores are: in this process and in files, or on servers.
 #[derive(Debug, Clone)]
@@ -50,9 +50,9 @@ impl Place {
 pub struct City {
     pub processes: Vec<Process>,
     urls: HashMap<&'static str, String>,
-    databases: Option<Databases>,
-    log: Arc<dyn EventLog>,
-    _data: tempfile::TempDir,
+    pub databases: Option<Databases>,
+    pub log: Arc<dyn EventLog>,
+    data: tempfile::TempDir,
 }
 
 impl City {
@@ -78,7 +78,7 @@ impl City {
                 Arc::new(KafkaLog::new(brokers, 12, &HashMap::new())?)
             }
         };
-        let city = Self { processes, urls, databases, log, _data: data };
+        let city = Self { processes, urls, databases, log, data };
         seed::open_town(city.url("kitchen"), city.url("delivery"), drivers).await?;
         Ok(city)
     }
@@ -106,15 +106,29 @@ impl City {
         self.processes.iter().filter_map(Process::cpu).sum()
     }
 
+    /// The folder in which the demo's data is.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Ends its processes in order; its data stays.
+    ///
+    /// # Errors
+    /// If somebody didn't end.
+    pub async fn halt(&mut self) -> Result<(), BenchError> {
+        // Whoever knocks goes first.
+        for mut process in std::mem::take(&mut self.processes).into_iter().rev() {
+            process.stop().await?;
+        }
+        Ok(())
+    }
+
     /// Ends it in order, and deletes its data.
     ///
     /// # Errors
     /// If somebody didn't end.
     pub async fn stop(mut self) -> Result<(), BenchError> {
-        // Whoever knocks goes first.
-        for process in self.processes.iter_mut().rev() {
-            process.stop().await?;
-        }
+        self.halt().await?;
         if let Some(databases) = self.databases.take() {
             databases.drop().await?;
         }
@@ -123,7 +137,10 @@ impl City {
 }
 
 /// Everything in one process.
-async fn start_demo(data: &Path) -> Result<Process, BenchError> {
+///
+/// # Errors
+/// If it doesn't start.
+pub async fn start_demo(data: &Path) -> Result<Process, BenchError> {
     let mut command = rainstorm()?;
     command.args(["demo", "--no-storm", "--no-seed", "--port", "0", "--data"]).arg(data);
     Process::start("demo", command).await
@@ -133,10 +150,7 @@ async fn start_demo(data: &Path) -> Result<Process, BenchError> {
 async fn start_services(brokers: &str, databases: &Databases) -> Result<Vec<Process>, BenchError> {
     let (mut processes, mut sinks) = (Vec::new(), Vec::new());
     for name in NAMES {
-        let mut command = rainstorm()?;
-        command.args(["serve", name, "--port", "0"]).env("KAFKA_BROKERS", brokers);
-        command.env("DATABASE_URL", databases.url(name)).env("PROVIDER_DATABASE_URL", databases.url(PROVIDER));
-        let process = Process::start(name, command).await?;
+        let process = start_service(name, brokers, databases).await?;
         sinks.push(format!("{name}={}/events", process.url()));
         processes.push(process);
     }
@@ -146,8 +160,35 @@ async fn start_services(brokers: &str, databases: &Databases) -> Result<Vec<Proc
     Ok(processes)
 }
 
+/// One service in a process of its own.
+///
+/// # Errors
+/// If it doesn't start.
+pub async fn start_service(name: &str, brokers: &str, databases: &Databases) -> Result<Process, BenchError> {
+    let mut command = rainstorm()?;
+    command.args(["serve", name, "--port", "0"]).env("KAFKA_BROKERS", brokers);
+    command.env("DATABASE_URL", databases.url(name)).env("PROVIDER_DATABASE_URL", databases.url(PROVIDER));
+    Process::start(name, command).await
+}
+
+/// `rainstorm bare`, which writes to this database if one is named.
+///
+/// # Errors
+/// If nobody knows where this program is.
+pub fn bare(database_url: Option<&str>) -> Result<Command, BenchError> {
+    let mut command = rainstorm()?;
+    command.arg("bare");
+    if let Some(url) = database_url {
+        command.args(["--database-url", url]);
+    }
+    Ok(command)
+}
+
 /// This very program.
-fn rainstorm() -> Result<Command, BenchError> {
+///
+/// # Errors
+/// If nobody knows where it is.
+pub fn rainstorm() -> Result<Command, BenchError> {
     let path =
         std::env::current_exe().map_err(|source| BenchError::Process { name: "rainstorm".to_owned(), source })?;
     Ok(Command::new(path))
@@ -158,6 +199,8 @@ pub struct Process {
     pub name: String,
     /// From before it was started until it was ready.
     pub start: Duration,
+    /// When it was started.
+    pub begun: Instant,
     port: u16,
     child: Child,
 }
@@ -188,7 +231,7 @@ impl Process {
         let port = port.ok_or_else(|| failed(std::io::Error::other(format!("it does not start: {last}"))))?;
         // Nobody reads what it says from now on, and it must not have to wait for a reader.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let mut process = Self { name: name.to_owned(), start: Duration::ZERO, port, child };
+        let mut process = Self { name: name.to_owned(), start: Duration::ZERO, begun, port, child };
         process.ready().await?;
         process.start = begun.elapsed();
         Ok(process)
@@ -234,11 +277,43 @@ impl Process {
         self.of_system("status").and_then(|status| demo::memory_mb(&status, "VmHWM:"))
     }
 
+    /// Runs something that ends by itself: the seconds that it took, and the most memory in MB.
+    ///
+    /// # Errors
+    /// If it fails; with the last of what it said.
+    pub async fn to_its_end(name: &str, mut command: Command) -> Result<(f64, f64), BenchError> {
+        let failed = |source| BenchError::Process { name: name.to_owned(), source };
+        let begun = Instant::now();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let child = command.spawn().map_err(failed)?;
+        let process = Self { name: name.to_owned(), start: Duration::ZERO, begun, port: 0, child };
+        let status_file = process.child.id().map(|id| Path::new("/proc").join(id.to_string()).join("status"));
+        let mut most: f64 = 0.0;
+        let mut ended = std::pin::pin!(process.child.wait_with_output());
+        let output = loop {
+            // What a process has had at most is gone when it has ended, so it is asked all along.
+            let look_again = tokio::time::sleep(Duration::from_millis(5));
+            tokio::select! { output = &mut ended => break output.map_err(failed)?, () = look_again => {} }
+            let status = status_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+            most = most.max(demo::memory_mb(&status, "VmHWM:").unwrap_or_default());
+        };
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let last = said.lines().last().unwrap_or_default();
+            return Err(failed(std::io::Error::other(format!("{}: {last}", output.status))));
+        }
+        Ok((begun.elapsed().as_secs_f64(), most))
+    }
+
     fn of_system(&self, what: &str) -> Option<String> {
         std::fs::read_to_string(Path::new("/proc").join(self.child.id()?.to_string()).join(what)).ok()
     }
 
-    async fn stop(&mut self) -> Result<(), BenchError> {
+    /// Tells it to stop, and returns when it has ended.
+    ///
+    /// # Errors
+    /// If it doesn't.
+    pub async fn stop(&mut self) -> Result<(), BenchError> {
         let failed = |name: &str, source| BenchError::Process { name: name.to_owned(), source };
         let pid = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
         if let Some(pid) = pid {

@@ -118,10 +118,38 @@ async fn customer(
     while let Ok(permit) = room.acquire().await {
         permit.forget();
         let body = orders.lock().unwrap_or_else(std::sync::PoisonError::into_inner).one_more();
-        let answer = client.post(format!("{url}/orders")).json(&body).send().await.map_err(BenchError::Http)?;
-        if answer.status().as_u16() != 201 {
-            let status = answer.status();
-            return Err(BenchError::Refused(format!("{status} {}", answer.text().await.unwrap_or_default())));
+        answered(client.post(format!("{url}/orders")).json(&body), 201).await?;
+    }
+    Ok(())
+}
+
+/// What is answered to a request that must be answered with this status.
+///
+/// # Errors
+/// If nobody answers, or with another status.
+pub async fn answered(request: reqwest::RequestBuilder, status: u16) -> Result<serde_json::Value, BenchError> {
+    let answer = request.send().await.map_err(BenchError::Http)?;
+    if answer.status().as_u16() != status {
+        let status = answer.status();
+        return Err(BenchError::Refused(format!("{status} {}", answer.text().await.unwrap_or_default())));
+    }
+    answer.json().await.map_err(BenchError::Http)
+}
+
+/// Returns when no order is under way any more.
+///
+/// # Errors
+/// If nothing ends any more.
+pub async fn all_ended(client: &reqwest::Client, city: &City) -> Result<(), BenchError> {
+    let (mut known, mut newest) = (ended(client, city).await?, Instant::now());
+    let before = known;
+    while crate::storm::under_way(client, city.url("query")).await.map_err(BenchError::Http)? > 0 {
+        tokio::time::sleep(4 * LOOK_EVERY).await;
+        let now = ended(client, city).await?;
+        if now != known {
+            (known, newest) = (now, Instant::now());
+        } else if newest.elapsed() > PATIENCE {
+            return Err(BenchError::Stuck(before.0 + before.1, now.0 + now.1));
         }
     }
     Ok(())
