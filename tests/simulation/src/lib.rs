@@ -3,11 +3,14 @@
 //!
 //! [`world`] has time, chance and processes that die between any two effects; [`store`] and [`log`] are what the
 //! services stand on; [`town`] has the people, the trouble, and the way from the first order to silence. [`sabotage`]
-//! breaks one promise at a time, to prove that the simulation would see it.
+//! breaks one promise at a time, to prove that the simulation would see it. [`meter`] counts what an order costs where
+//! nothing goes wrong, and [`budget`] says what it may cost.
 
+pub mod budget;
 pub mod crowd;
 pub mod gate;
 pub mod log;
+pub mod meter;
 pub mod sabotage;
 pub mod statement;
 pub mod store;
@@ -19,9 +22,10 @@ use std::{path::Path, rc::Rc, sync::Arc};
 
 use eventing::sources::{Sources, SourcesError};
 
+use meter::{Allocated, Counts};
 use sabotage::Sabotage;
 use tables::Tables;
-use town::Town;
+use town::{Stretch, Town};
 use world::{Answers, World};
 
 /// What every run shares.
@@ -58,6 +62,8 @@ pub enum SimulationError {
     Sources(#[from] SourcesError),
     #[error("no clock can be made: {0}")]
     Runtime(#[from] std::io::Error),
+    #[error("what was counted does not add up: {0}")]
+    Wrong(String),
 }
 
 impl Simulation {
@@ -83,12 +89,38 @@ impl Simulation {
         outcome
     }
 
-    async fn live(&self, seed: u64, tell: bool) -> Result<Outcome, SimulationError> {
-        let world = World::new(seed, self.sabotage, tell);
+    /// What `orders` cost that come in this way and of which every one is delivered, while nothing goes wrong.
+    ///
+    /// # Errors
+    /// If the world can't be made, or if anything in it does not add up.
+    pub fn count(
+        &self,
+        seed: u64,
+        stretch: Stretch,
+        orders: u64,
+        allocated: Allocated,
+    ) -> Result<Counts, SimulationError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        let counted = runtime.block_on(async {
+            let town = self.town(World::metered(seed, allocated))?;
+            town.count(stretch, orders).await.map_err(SimulationError::Wrong)
+        });
+        event_sourcing::simulate(None);
+        counted
+    }
+
+    /// A town in this world, which from now on answers on this thread.
+    fn town(&self, world: Arc<World>) -> Result<Arc<Town>, SimulationError> {
         let town = Town::new(&world, &self.tables, &self.sources)?;
         let asked = Arc::downgrade(&town);
         let databases = Box::new(move |url: &str| asked.upgrade().and_then(|town| town.database(url)));
-        event_sourcing::simulate(Some(Rc::new(Answers { world: world.clone(), databases })));
+        event_sourcing::simulate(Some(Rc::new(Answers { world, databases })));
+        Ok(town)
+    }
+
+    async fn live(&self, seed: u64, tell: bool) -> Result<Outcome, SimulationError> {
+        let world = World::new(seed, self.sabotage, tell);
+        let town = self.town(world.clone())?;
         let mut wrong = Vec::new();
         wrong.extend(town.live().await.err());
         let mut scans = Vec::new();

@@ -206,13 +206,20 @@ struct SimulatedLog {
 }
 
 impl SimulatedLog {
-    async fn step(&self, what: &str) -> Result<(), LogError> {
-        let answered = self.process.step(|| what.to_owned()).await;
+    async fn step(&self, what: impl Fn() -> String) -> Result<(), LogError> {
+        let answered = self.process.step(what).await;
         if answered.is_err() || self.process.world.log_is_out() {
             return Err(LogError::Unavailable("the simulated log is out".to_owned()));
         }
         Ok(())
     }
+}
+
+/// Bytes of a record.
+fn size(record: &Record) -> usize {
+    let headers = record.headers.iter().map(|(name, value)| name.len() + value.len());
+    let parts = [&record.key, &record.value].into_iter().map(|part| part.as_ref().map_or(0, Vec::len));
+    headers.chain(parts).sum()
 }
 
 fn names(records: &[Record]) -> String {
@@ -228,7 +235,7 @@ fn names(records: &[Record]) -> String {
 #[async_trait]
 impl EventLog for SimulatedLog {
     async fn create_topics(&self, topics: &[&str]) -> Result<(), LogError> {
-        self.step("creates topics").await?;
+        self.step(|| "creates topics".to_owned()).await?;
         let mut new = false;
         for topic in topics {
             for number in 0..self.shared.partitions_per_topic {
@@ -247,7 +254,16 @@ impl EventLog for SimulatedLog {
     async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
         let world = &self.process.world;
         let records = self.shared.sabotaged(topic, records);
-        self.step(&format!("appends to {topic}: {}", names(&records))).await?;
+        if let Some(meter) = world.meter() {
+            meter.spends(|| "append".to_owned());
+            let bytes = records.iter().map(size).sum();
+            meter.adds([
+                ("log", &|| "appends".to_owned(), 1),
+                ("log", &|| "records appended".to_owned(), records.len()),
+                ("log", &|| "bytes appended".to_owned(), bytes),
+            ]);
+        }
+        self.step(|| format!("appends to {topic}: {}", names(&records))).await?;
         if world.breaks(Sabotage::AcknowledgeFirst) && world.happens(0.05) {
             return Ok(());
         }
@@ -258,13 +274,13 @@ impl EventLog for SimulatedLog {
             self.shared.append_now(topic, some);
             return Err(LogError::Unavailable("the broker went away".to_owned()));
         }
-        self.shared.append_now(topic, records);
+        world.aside(|| self.shared.append_now(topic, records));
         self.process.afterwards().await;
         Ok(())
     }
 
     async fn join(&self, group: &str, topics: &[String]) -> Result<Arc<dyn Member>, LogError> {
-        self.step(&format!("joins {group}")).await?;
+        self.step(|| format!("joins {group}")).await?;
         let number = {
             let mut state = self.shared.state();
             state.members += 1;
@@ -280,7 +296,7 @@ impl EventLog for SimulatedLog {
     }
 
     async fn read(&self, partition: &Partition, offset: i64, limit: usize) -> Result<Vec<Stored>, LogError> {
-        self.step("reads").await?;
+        self.step(|| "reads".to_owned()).await?;
         let state = self.shared.state();
         let records = state.partitions.get(partition).map(Vec::as_slice).unwrap_or_default();
         let forgotten = usize::from(self.process.world.breaks(Sabotage::ForgetTheOldest));
@@ -290,7 +306,7 @@ impl EventLog for SimulatedLog {
     }
 
     async fn watermarks(&self, topic: &str) -> Result<Vec<(Partition, i64, i64)>, LogError> {
-        self.step("asks for the log's ends").await?;
+        self.step(|| "asks for the log's ends".to_owned()).await?;
         let state = self.shared.state();
         let ours = state.partitions.iter().filter(|(partition, _)| partition.topic == topic);
         let end = |records: &Vec<Record>| i64::try_from(records.len()).unwrap_or(i64::MAX);
@@ -396,7 +412,13 @@ impl Member for SimulatedMember {
             if self.process.is_dead() {
                 return std::future::pending().await;
             }
-            if let Some(batch) = self.take(limit) {
+            if let Some(batch) = self.shared.world.aside(|| self.take(limit)) {
+                if let Some(meter) = self.shared.world.meter() {
+                    meter.adds([
+                        ("log", &|| "batches taken".to_owned(), 1),
+                        ("log", &|| "records taken".to_owned(), batch.records.len()),
+                    ]);
+                }
                 return Ok(batch);
             }
             changed.await;

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     gate::{Gate, Turn},
+    meter::shape,
     sabotage::Sabotage,
     statement::Sabotaged,
     world::{Process, World},
@@ -206,14 +207,43 @@ impl std::fmt::Debug for SimulatedStore {
 }
 
 impl SimulatedStore {
-    async fn step(&self, what: &str) -> Result<(), sqlx::Error> {
-        let answered = self.process.step(|| format!("{} {what}", self.shared.name)).await;
+    async fn step(&self, what: impl Fn() -> String) -> Result<(), sqlx::Error> {
+        let answered = self.process.step(|| format!("{} {}", self.shared.name, what())).await;
         let out = lock(&self.shared.out_until).is_some_and(|until| Instant::now() < until);
         if answered.is_err() || out {
             self.process.is_let_down();
             return Err(sqlx::Error::PoolTimedOut);
         }
         Ok(())
+    }
+
+    /// It is asked for something: memory was taken for the question.
+    fn counts(&self, what: &'static str) {
+        if let Some(meter) = self.process.world.meter() {
+            meter.spends(|| what.to_owned());
+            meter.adds([("stores", &|| what.to_owned(), 1), ("stores", &|| "round trips".to_owned(), 1)]);
+        }
+    }
+
+    /// It is asked for a statement: memory was taken for the question.
+    fn counts_statement(&self, sql: &str, values: &[Value]) {
+        if let Some(meter) = self.process.world.meter() {
+            meter.spends(|| shape(sql));
+            meter.adds([
+                ("statements", &|| format!("{}: {}", self.shared.name, shape(sql)), 1),
+                ("stores", &|| "statements".to_owned(), 1),
+                ("stores", &|| "round trips".to_owned(), 1),
+                ("stores", &|| "values".to_owned(), values.len()),
+            ]);
+        }
+    }
+
+    /// Rows were found: memory was taken for the answer.
+    fn counts_rows(&self, sql: &str, rows: &[Row]) {
+        if let Some(meter) = self.process.world.meter() {
+            meter.spends(|| shape(sql));
+            meter.adds([("stores", &|| "rows".to_owned(), rows.len())]);
+        }
     }
 
     fn sabotaged(&self) -> Sabotaged<'_> {
@@ -224,16 +254,19 @@ impl SimulatedStore {
 #[async_trait]
 impl Backend for SimulatedStore {
     async fn fetch(&self, sql: String, values: Vec<Value>) -> Result<Vec<Row>, sqlx::Error> {
-        self.step(&brief(&sql)).await?;
+        self.counts_statement(&sql, &values);
+        self.step(|| brief(&sql)).await?;
         let Some((sql, values)) = self.sabotaged().question(sql, values) else { return Ok(Vec::new()) };
         self.shared.note(&sql);
         let rows = run(&lock(&self.shared.committed), &sql, &values)?;
+        self.counts_rows(&sql, &rows);
         self.sabotaged().answered(&sql, &rows);
         Ok(rows)
     }
 
     async fn begin(&self, durable: bool) -> Result<Box<dyn Transaction>, sqlx::Error> {
-        self.step("BEGIN").await?;
+        self.counts("begin");
+        self.step(|| "BEGIN".to_owned()).await?;
         let turn = self.shared.writing.enter(self.process.id).await;
         lock(&self.shared.writer).execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
         let store = self.clone();
@@ -241,7 +274,8 @@ impl Backend for SimulatedStore {
     }
 
     async fn lock_publishing(&self, streams: &[String]) -> Result<PublishingLock, sqlx::Error> {
-        self.step(&format!("takes the right to publish {} streams", streams.len())).await?;
+        self.counts("right to publish");
+        self.step(|| format!("takes the right to publish {} streams", streams.len())).await?;
         let turn = self.shared.publishing.enter(self.process.id).await;
         Ok(PublishingLock { transaction: None, turn: Some(Box::new(turn)) })
     }
@@ -304,34 +338,39 @@ impl Writing {
 #[async_trait]
 impl Transaction for Writing {
     async fn fetch(&mut self, sql: String, values: Vec<Value>) -> Result<Vec<Row>, sqlx::Error> {
-        self.store.step(&brief(&sql)).await?;
+        self.store.counts_statement(&sql, &values);
+        self.store.step(|| brief(&sql)).await?;
         let sabotaged = self.store.sabotaged();
         let Some((sql, values)) = sabotaged.question(sql, values) else { return Ok(Vec::new()) };
         let rows = self.run(&sql, &values)?;
+        self.store.counts_rows(&sql, &rows);
         let found = sabotaged.versions(&sql, &values).unwrap_or(rows);
         if !sql.starts_with("SELECT") {
-            self.changes.push((sql, values));
+            self.store.process.world.aside(|| self.changes.push((sql, values)));
         }
         Ok(found)
     }
 
     async fn execute(&mut self, sql: String, values: Vec<Value>) -> Result<u64, sqlx::Error> {
-        self.store.step(&brief(&sql)).await?;
+        self.store.counts_statement(&sql, &values);
+        self.store.step(|| brief(&sql)).await?;
         self.events |= sql.starts_with("INSERT INTO events");
         if sql.starts_with("INSERT INTO inbox") && values.iter().any(|value| self.is_poison(value)) {
             self.poisoned = true;
         }
         let mut changed = 0;
-        for (sql, values) in self.store.sabotaged().changes(sql, values) {
+        let world = self.store.process.world.clone();
+        for (sql, values) in world.aside(|| self.store.sabotaged().changes(sql, values)) {
             self.run(&sql, &values)?;
             changed += lock(&self.store.shared.writer).changes();
-            self.changes.push((sql, values));
+            world.aside(|| self.changes.push((sql, values)));
         }
         Ok(changed)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), sqlx::Error> {
-        if let Err(error) = self.store.step("COMMIT").await {
+        self.store.counts(if self.durable { "commit" } else { "commit that may wait" });
+        if let Err(error) = self.store.step(|| "COMMIT".to_owned()).await {
             let _ = self.end("ROLLBACK");
             return Err(error);
         }
@@ -353,7 +392,7 @@ impl Transaction for Writing {
             process.kill();
         }
         process.afterwards().await;
-        self.end("COMMIT")?;
+        process.world.aside(|| self.end("COMMIT"))?;
         if self.poisoned {
             // It is counted, and now it is handled: that kills.
             process.kill();

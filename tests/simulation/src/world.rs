@@ -24,7 +24,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::sabotage::Sabotage;
+use crate::{
+    meter::{Allocated, Meter},
+    sabotage::Sabotage,
+};
 
 /// How likely each kind of trouble is at one step, while there is trouble at all.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +64,7 @@ pub struct World {
     crashes: AtomicU64,
     /// A process has ended: whoever kept something for it gives it back.
     buried: Mutex<Vec<Bury>>,
+    meter: Option<Meter>,
 }
 
 struct Told {
@@ -72,7 +76,17 @@ impl World {
     /// A calm world; `tell`: it writes down everything that happens.
     #[must_use]
     pub fn new(seed: u64, sabotage: Option<Sabotage>, tell: bool) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::born(seed, sabotage, tell))
+    }
+
+    /// A world in which everything that is asked for is counted, and nothing but ids is left to chance.
+    #[must_use]
+    pub fn metered(seed: u64, allocated: Allocated) -> Arc<Self> {
+        Arc::new(Self { meter: Some(Meter::new(allocated)), ..Self::born(seed, None, false) })
+    }
+
+    fn born(seed: u64, sabotage: Option<Sabotage>, tell: bool) -> Self {
+        Self {
             seed,
             sabotage,
             chance: Mutex::new(StdRng::seed_from_u64(seed)),
@@ -84,7 +98,21 @@ impl World {
             processes: AtomicU64::new(0),
             crashes: AtomicU64::new(0),
             buried: Mutex::default(),
-        })
+            meter: None,
+        }
+    }
+
+    /// Who counts, if somebody does.
+    pub fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
+    }
+
+    /// Does what is the simulation's own, and not to be counted.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.meter {
+            Some(meter) => meter.aside(work),
+            None => work(),
+        }
     }
 
     fn dice(&self) -> MutexGuard<'_, StdRng> {
@@ -96,9 +124,9 @@ impl World {
         likelihood > 0.0 && self.dice().random_bool(likelihood)
     }
 
-    /// A number from `range`.
+    /// A number from `range`; where things are counted always the last.
     pub fn draw(&self, range: std::ops::RangeInclusive<u64>) -> u64 {
-        self.dice().random_range(range)
+        if self.meter.is_some() { *range.end() } else { self.dice().random_range(range) }
     }
 
     /// One of several; `None` of nothing.

@@ -23,6 +23,14 @@ pub struct Door {
 impl Sink for Door {
     async fn post(&self, headers: Vec<(String, String)>, body: Vec<u8>) -> Result<(u16, String), String> {
         let world = &self.town.world;
+        if let Some(meter) = world.meter() {
+            meter.spends(|| "knock".to_owned());
+            let bytes = body.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+            meter.adds([
+                ("doors", &|| format!("requests at {}", self.service), 1),
+                ("doors", &|| "bytes in requests".to_owned(), bytes),
+            ]);
+        }
         if self.bridge.step(|| format!("knocks at {}", self.service)).await.is_err() {
             return Err("the request was lost".to_owned());
         }
@@ -50,6 +58,9 @@ impl Sink for Door {
         let status = answer.status().as_u16();
         world.tell(|| format!("{} is answered {status} by {}", self.bridge.name, instance.process.name));
         let said = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        if let Some(meter) = world.meter() {
+            meter.spends(|| "answer".to_owned());
+        }
         Ok((status, String::from_utf8_lossy(&said).into_owned()))
     }
 }

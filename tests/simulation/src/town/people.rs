@@ -17,22 +17,29 @@ impl Town {
     pub(super) async fn customer(self: Arc<Self>, number: u64) {
         sleep(self.world.millis(0..=2500)).await;
         let token = ["tok_ok", "tok_ok", "tok_ok", "tok_ok", "tok_declined", "tok_flaky", "tok_slow"];
-        let body = json!({
-            "customer_id": format!("customer-{number}"),
-            "kitchen_id": "luigis",
-            "items": [{"item_id": "soup", "quantity": self.world.draw(1..=3)}],
-            "address": {"street": "1 Rain Road", "city": "Cloudville", "postal_code": "12345"},
-            "payment_token": self.world.pick(&token),
-        });
-        let key = format!("key-{number}");
-        let (status, said) = self.insist("order", "POST", "/orders", &body, Some(&key)).await;
-        let Some(order_id) = said["order_id"].as_str().filter(|_| status == StatusCode::CREATED) else { return };
-        self.world.tell(|| format!("order {order_id} is accepted under {key}"));
-        lock(&self.accepted).insert(key, order_id.to_owned());
+        let (quantity, token) = (self.world.draw(1..=3), self.world.pick(&token).copied());
+        let Some(order_id) = self.places_an_order(number, quantity, token).await else { return };
         if self.world.happens(0.3) {
             sleep(self.world.millis(0..=800)).await;
             self.insist("order", "POST", &format!("/orders/{order_id}/cancel"), &json!({}), None).await;
         }
+    }
+
+    /// The order's id, if it is accepted.
+    pub(super) async fn places_an_order(&self, number: u64, quantity: u64, token: Option<&str>) -> Option<String> {
+        let body = json!({
+            "customer_id": format!("customer-{number}"),
+            "kitchen_id": "luigis",
+            "items": [{"item_id": "soup", "quantity": quantity}],
+            "address": {"street": "1 Rain Road", "city": "Cloudville", "postal_code": "12345"},
+            "payment_token": token,
+        });
+        let key = format!("key-{number}");
+        let (status, said) = self.insist("order", "POST", "/orders", &body, Some(&key)).await;
+        let order_id = said["order_id"].as_str().filter(|_| status == StatusCode::CREATED)?;
+        self.world.tell(|| format!("order {order_id} is accepted under {key}"));
+        lock(&self.accepted).insert(key, order_id.to_owned());
+        Some(order_id.to_owned())
     }
 
     pub(super) async fn people_who_change_their_minds(self: Arc<Self>) {
