@@ -3,6 +3,8 @@
 
 mod city;
 mod databases;
+mod document;
+mod drawing;
 mod floors;
 mod load;
 mod report;
@@ -32,6 +34,8 @@ pub struct BenchArgs {
     /// Drivers on shift.
     #[arg(long, default_value_t = 1000)]
     drivers: usize,
+    #[command(flatten)]
+    document: document::DocumentArgs,
 }
 
 /// Why there are no figures.
@@ -59,11 +63,37 @@ pub enum BenchError {
     Log(#[from] eventing::log::LogError),
     #[error(transparent)]
     Start(#[from] eventing::StartError),
+    #[error(transparent)]
+    Document(#[from] document::DocumentError),
+    #[error("nothing was measured")]
+    Nothing,
 }
 
 /// `rainstorm bench`.
 pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
-    let place = match (args.kafka_brokers, args.postgres_url) {
+    if let Some(folder) = &args.document.render {
+        return Ok(document::write(folder)?);
+    }
+    let mut runs = Vec::new();
+    for _ in 0..args.document.runs {
+        runs.push(measure(&args).await?);
+    }
+    let report = document::merge(runs).ok_or(BenchError::Nothing)?;
+    if let Some(folder) = &args.document.write {
+        document::keep(folder, &report)?;
+        document::write(folder)?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(&report).unwrap_or_default());
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}
+
+/// One whole run.
+async fn measure(args: &BenchArgs) -> Result<Report, BenchError> {
+    let place = match (args.kafka_brokers.clone(), args.postgres_url.clone()) {
         (Some(brokers), Some(postgres)) => Place::Servers { brokers, postgres },
         _ => Place::Embedded,
     };
@@ -104,7 +134,7 @@ pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
 
     let date = jiff::Timestamp::now().round(jiff::Unit::Second).map_or_else(|_| String::new(), |now| now.to_string());
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let report = Report {
+    Ok(Report {
         date,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         place: place.name().to_owned(),
@@ -114,13 +144,7 @@ pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
         quick: args.quick,
         figures,
         plots: Vec::new(),
-    };
-    if args.json {
-        println!("{}", serde_json::to_string(&report).unwrap_or_default());
-    } else {
-        println!("{report}");
-    }
-    Ok(())
+    })
 }
 
 /// Processor and system, as far as the system says.
