@@ -1,15 +1,30 @@
 //! The bench measures what it says, wherever it runs. What it finds is no business of a test.
 
+use std::fs;
+
 use end_to_end::{Way, World};
 use serde_json::Value;
 
-/// Figures of a bench that takes seconds.
+/// Figures of a bench that takes seconds, and writes its document down.
 async fn figures(settings: &[(&str, &str)]) -> Value {
-    let arguments = ["bench", "--quick", "--json", "--under-way", "40", "--drivers", "100"];
+    let docs = tempfile::tempdir().expect("a folder");
+    let folder = docs.path().join("performance").display().to_string();
+    let arguments = ["bench", "--quick", "--json", "--under-way", "40", "--drivers", "100", "--write", &folder];
     let (status, said) = World::run("rainstorm", &arguments, settings).await;
     assert_eq!(status, Some(0), "{said}");
+    let document = docs.path().join("performance.md");
+    let written = fs::read_to_string(&document).expect("a document");
+    fs::remove_file(&document).expect("it can be deleted");
+    let (status, rendered) = World::run("rainstorm", &["bench", "--render", &folder], &[]).await;
+    assert_eq!(status, Some(0), "{rendered}");
+    assert_eq!(fs::read_to_string(&document).expect("a document"), written, "from the same figures the same");
     let line = said.lines().find(|line| line.starts_with('{')).expect("one JSON object");
-    serde_json::from_str(line).expect("JSON")
+    let report: Value = serde_json::from_str(line).expect("JSON");
+    for figure in report["figures"].as_array().expect("figures") {
+        let name = figure["name"].as_str().expect("a name");
+        assert!(written.contains(&format!("| {name} |")), "{name} in {written}");
+    }
+    report
 }
 
 fn value(report: &Value, name: &str) -> f64 {

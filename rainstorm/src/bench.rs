@@ -2,10 +2,14 @@
 //! the same store. Every figure that the documents claim comes from here.
 
 mod bare;
+pub mod chain;
 mod city;
 mod databases;
+mod document;
+mod drawing;
 mod floors;
 mod load;
+mod reaction;
 mod replay;
 mod report;
 mod start;
@@ -42,6 +46,8 @@ pub struct BenchArgs {
     /// Drivers on shift.
     #[arg(long, default_value_t = 1000)]
     drivers: usize,
+    #[command(flatten)]
+    document: document::DocumentArgs,
 }
 
 /// Why there are no figures.
@@ -59,6 +65,12 @@ pub enum BenchError {
     Refused(String),
     #[error("no order has ended for a minute, after {0} before and {1} in all")]
     Stuck(i64, i64),
+    #[error("not at rest a minute after the last order: {0} workers are awake, and orders may be under way")]
+    Restless(f64),
+    #[error("nothing was measured")]
+    Nothing,
+    #[error(transparent)]
+    Document(#[from] document::DocumentError),
     #[error(transparent)]
     Storm(Box<crate::storm::StormError>),
     #[error(transparent)]
@@ -73,25 +85,22 @@ pub enum BenchError {
 
 /// `rainstorm bench`.
 pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
+    if let Some(folder) = &args.document.render {
+        return Ok(document::write(folder)?);
+    }
     let place = match (&args.kafka_brokers, &args.postgres_url) {
         (Some(brokers), Some(postgres)) => Place::Servers { brokers: brokers.clone(), postgres: postgres.clone() },
         _ => Place::Embedded,
     };
-    let figures = measure(&args, &place).await?;
-
-    let date = jiff::Timestamp::now().round(jiff::Unit::Second).map_or_else(|_| String::new(), |now| now.to_string());
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let report = Report {
-        date,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        place: place.name().to_owned(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
-        machine: machine(),
-        processors,
-        quick: args.quick,
-        figures,
-        plots: Vec::new(),
-    };
+    let mut runs = Vec::new();
+    for _ in 0..args.document.runs {
+        runs.push(whole_run(&args, &place).await?);
+    }
+    let report = document::merge(runs).ok_or(BenchError::Nothing)?;
+    if let Some(folder) = &args.document.write {
+        document::keep(folder, &report)?;
+        document::write(folder)?;
+    }
     if args.json {
         println!("{}", serde_json::to_string(&report).unwrap_or_default());
     } else {
@@ -100,22 +109,48 @@ pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Everything, in the order of the document.
-async fn measure(args: &BenchArgs, place: &Place) -> Result<Vec<Figure>, BenchError> {
+/// Everything once.
+async fn whole_run(args: &BenchArgs, place: &Place) -> Result<Report, BenchError> {
     let seconds = |quick, thorough| Duration::from_secs(if args.quick { quick } else { thorough });
     eprintln!("what log and store do alone ...");
     let floors = floors::of(place, seconds(2, 10)).await?;
     eprintln!("how soon a process is of use ...");
-    let starts = start::of(place, if args.quick { 1 } else { 7 }).await?;
+    let mut figures = start::of(place, if args.quick { 1 } else { 7 }).await?;
 
     let mut city = City::start(place, args.drivers).await?;
     let measured = in_city(args, place, &floors, &mut city).await;
     // Its databases go, whatever came of it.
     city.stop().await?;
-    let mut figures = measured?;
-    figures.extend(starts);
+    figures.extend(measured?);
+
+    eprintln!("how soon workers wake, and what they cost ...");
+    let (reaction, mut plots) = reaction::measure(place, args.quick).await?;
+    figures.extend(reaction);
+    eprintln!("the same storm over this and over the same services calling each other ...");
+    let (beside, curves) = chain::compare(place, args.quick).await?;
+    figures.extend(beside);
+    plots.extend(curves);
+    // In the order of the document.
     figures.sort_by_key(|figure| figure.part);
-    Ok(figures)
+
+    let date = jiff::Timestamp::now().round(jiff::Unit::Second).map_or_else(|_| String::new(), |now| now.to_string());
+    Ok(Report {
+        date,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        place: place.name().to_owned(),
+        command: command(),
+        machine: machine(),
+        processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        quick: args.quick,
+        figures,
+        plots,
+    })
+}
+
+/// What was typed, wherever this program lies; a URL may have a password in it.
+fn command() -> String {
+    let arguments = std::env::args().skip(1).map(|it| if it.contains("://") { "…".to_owned() } else { it });
+    ["rainstorm".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 /// What a city is needed for.
