@@ -5,6 +5,7 @@ mod city;
 mod databases;
 mod floors;
 mod load;
+mod reaction;
 mod report;
 
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub enum BenchError {
     Refused(String),
     #[error("no order has ended for a minute, after {0} before and {1} in all")]
     Stuck(i64, i64),
+    #[error("not at rest a minute after the last order: {0} workers are awake, and orders may be under way")]
+    Restless(f64),
     #[error(transparent)]
     Storm(Box<crate::storm::StormError>),
     #[error(transparent)]
@@ -102,6 +105,9 @@ pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
     figures.push(Figure::new(Part::Start, "memory of all processes, kitchens open", idle, "MB"));
     figures.push(Figure::new(Part::Start, "memory of all processes, at most", most, "MB"));
 
+    let (reaction, plots) = reaction::measure(&place, args.quick).await?;
+    figures.extend(reaction);
+
     let date = jiff::Timestamp::now().round(jiff::Unit::Second).map_or_else(|_| String::new(), |now| now.to_string());
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let report = Report {
@@ -113,7 +119,7 @@ pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
         processors,
         quick: args.quick,
         figures,
-        plots: Vec::new(),
+        plots,
     };
     if args.json {
         println!("{}", serde_json::to_string(&report).unwrap_or_default());
