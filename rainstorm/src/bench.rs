@@ -1,6 +1,7 @@
 //! `rainstorm bench`: what this system does on this machine, beside what the machine itself does with the same log and
 //! the same store. Every figure that the documents claim comes from here.
 
+pub mod chain;
 mod city;
 mod databases;
 mod floors;
@@ -102,6 +103,10 @@ pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
     figures.push(Figure::new(Part::Start, "memory of all processes, kitchens open", idle, "MB"));
     figures.push(Figure::new(Part::Start, "memory of all processes, at most", most, "MB"));
 
+    eprintln!("the same storm over this and over the same services calling each other ...");
+    let (beside, plots) = chain::compare(&place, args.quick).await?;
+    figures.extend(beside);
+
     let date = jiff::Timestamp::now().round(jiff::Unit::Second).map_or_else(|_| String::new(), |now| now.to_string());
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let report = Report {
@@ -113,7 +118,7 @@ pub async fn bench(args: BenchArgs) -> Result<(), BenchError> {
         processors,
         quick: args.quick,
         figures,
-        plots: Vec::new(),
+        plots,
     };
     if args.json {
         println!("{}", serde_json::to_string(&report).unwrap_or_default());

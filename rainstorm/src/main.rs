@@ -64,6 +64,9 @@ enum Command {
     Observe(Box<observe::ObserveArgs>),
     /// Measure what this system does on this machine, beside what the machine itself does.
     Bench(bench::BenchArgs),
+    /// Serve the bench's rival: the same services calling each other.
+    #[command(hide = true)]
+    Chain(Box<bench::chain::ChainArgs>),
     /// Prove what the services promise, from the log and the stores of a deployment.
     Audit(audit::AuditArgs),
     /// See what the services could not handle, and have it handled again or given up.
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
             Some(Command::Topics(args)) => topics::topics(args).await?,
             Some(Command::Healthy(args)) => healthy::healthy(args).await?,
             Some(Command::Bench(args)) => bench::bench(args).await?,
+            Some(Command::Chain(args)) => bench::chain::chain(*args).await?,
             Some(Command::Audit(args)) => audit::audit(args).await?,
             Some(Command::Rebuild(args)) => rebuild::rebuild(args).await?,
             Some(Command::DeadLetters(args)) => dead_letters::dead_letters(args).await?,

@@ -238,7 +238,11 @@ impl Process {
         std::fs::read_to_string(Path::new("/proc").join(self.child.id()?.to_string()).join(what)).ok()
     }
 
-    async fn stop(&mut self) -> Result<(), BenchError> {
+    /// Ends it in order.
+    ///
+    /// # Errors
+    /// If it doesn't end.
+    pub async fn stop(&mut self) -> Result<(), BenchError> {
         let failed = |name: &str, source| BenchError::Process { name: name.to_owned(), source };
         let pid = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
         if let Some(pid) = pid {
