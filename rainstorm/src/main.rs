@@ -67,6 +67,9 @@ enum Command {
     /// A web server with nothing in it, for `bench` to compare with.
     #[command(hide = true)]
     Bare(bench::BareArgs),
+    /// Serve the bench's rival: the same services calling each other.
+    #[command(hide = true)]
+    Chain(Box<bench::chain::ChainArgs>),
     /// Prove what the services promise, from the log and the stores of a deployment.
     Audit(audit::AuditArgs),
     /// See what the services could not handle, and have it handled again or given up.
@@ -125,6 +128,7 @@ fn main() -> ExitCode {
             Some(Command::Healthy(args)) => healthy::healthy(args).await?,
             Some(Command::Bench(args)) => bench::bench(args).await?,
             Some(Command::Bare(args)) => bench::bare(args).await?,
+            Some(Command::Chain(args)) => bench::chain::chain(*args).await?,
             Some(Command::Audit(args)) => audit::audit(args).await?,
             Some(Command::Rebuild(args)) => rebuild::rebuild(args).await?,
             Some(Command::DeadLetters(args)) => dead_letters::dead_letters(args).await?,
