@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use event_sourcing::{Database, Recorded, Row, Value, pieces, placeholders};
+use event_sourcing::{Database, Recorded, Row, Value, lists, placeholders};
 use eventing::{published, to_record};
 
 use crate::{
@@ -40,7 +40,7 @@ pub fn keyed<'a>(
     key: &'a str,
     keys: Vec<String>,
 ) -> impl Iterator<Item = impl Future<Output = Result<Vec<Row>, sqlx::Error>> + 'a> {
-    pieces(keys).map(move |piece| {
+    lists(keys).map(move |piece| {
         let wanted = placeholders(piece.len(), 1);
         let sql = format!("SELECT {columns} FROM {table} WHERE {key} IN (VALUES {wanted})");
         database.fetch(sql, piece.into_iter().map(Value::from).collect::<Vec<_>>())

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_missed_target_is_marked_and_explained_or_said_not_to_be() {
-        let missed = report(vec![orders(1530.0).to_be(Target::AtLeast(2000.0))]);
+        let missed = report(vec![orders(1530.0).aiming_at(Target::AtLeast(2000.0))]);
         let text = told(&missed, "");
         assert!(text.contains("| 1,530 orders/s | at least 2,000 orders/s | **no** |"), "{text}");
         assert!(text.contains("**Not explained yet.**"), "{text}");
@@ -306,7 +306,7 @@ mod tests {
         assert!(text.contains("at least 2,000 orders/s.* Because.\n") && !text.contains("Not explained"), "{text}");
         let text = told(&missed, &format!("{notes}\n## embedded: orders from placed to completed\nHere, two cores.\n"));
         assert!(text.contains(".* Here, two cores.\n") && !text.contains("Because"), "{text}");
-        let met = told(&report(vec![orders(2000.0).to_be(Target::AtLeast(2000.0))]), notes);
+        let met = told(&report(vec![orders(2000.0).aiming_at(Target::AtLeast(2000.0))]), notes);
         assert!(met.contains("| yes |") && !met.contains("Because"), "{met}");
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use event_sourcing::{Database, Row, Value, Write, pieces, placeholders};
+use event_sourcing::{Database, Row, Value, Write, lists, placeholders};
 use eventing::{Failure, Handled, Incoming, name_and_version};
 
 use crate::{
@@ -231,7 +231,7 @@ impl Folded {
     pub async fn clear_inbox(&mut self, write: &mut Write) -> Result<(), sqlx::Error> {
         // The views remember by their sequences what they were told; the inbox has only counted the attempt.
         self.applied.sort();
-        for piece in pieces(std::mem::take(&mut self.applied)) {
+        for piece in lists(std::mem::take(&mut self.applied)) {
             let sql = format!("DELETE FROM inbox WHERE (source, id) IN (VALUES {})", placeholders(piece.len(), 2));
             write.execute(sql, piece.into_iter().flatten().collect::<Vec<_>>()).await?;
         }
@@ -329,7 +329,7 @@ async fn read<V: View>(
     revision: i64,
 ) -> Result<Rows<V>, sqlx::Error> {
     let mut rows = Rows::new();
-    for piece in pieces(keys) {
+    for piece in lists(keys) {
         let wanted = placeholders(piece.len(), 1);
         let sql = format!("SELECT {key}, revision, view FROM {table} WHERE {key} IN (VALUES {wanted})");
         for row in from.fetch(sql, piece.iter().cloned().map(Value::from).collect::<Vec<_>>()).await? {

@@ -18,7 +18,7 @@ mod file;
 mod row;
 mod server;
 
-pub use row::{Row, Statement, Value, pieces, placeholders};
+pub use row::{Row, Statement, Value, lists, pieces, placeholders};
 
 /// Why the store did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]

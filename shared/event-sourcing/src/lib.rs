@@ -17,8 +17,8 @@ mod work;
 
 pub use ambient::{Ambient, chance, new_id, now, random_id, simulate};
 pub use database::{
-    Backend, Committed, Database, Index, PublishingLock, Row, Statement, StoreError, Transaction, Value, Write, pieces,
-    placeholders,
+    Backend, Committed, Database, Index, PublishingLock, Row, Statement, StoreError, Transaction, Value, Write, lists,
+    pieces, placeholders,
 };
 pub use decider::{Decider, DomainEvent, MalformedEvent, decode, encode};
 pub use store::{HandleError, MIGRATIONS, Recorded, Store, Unit, fold};

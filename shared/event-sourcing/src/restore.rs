@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
-    Database, Recorded, StoreError, Value, Write, pieces, placeholders,
+    Database, Recorded, StoreError, Value, Write, lists, placeholders,
     store::{COLUMNS, recorded, row},
 };
 
@@ -29,7 +29,7 @@ pub async fn restore(write: &mut Write, events: &[Recorded]) -> Result<u64, sqlx
 /// If the database doesn't answer.
 pub async fn stored(database: &Database, keys: Vec<(String, i64)>) -> Result<Vec<Recorded>, sqlx::Error> {
     let mut events = Vec::new();
-    for piece in pieces(keys) {
+    for piece in lists(keys) {
         let wanted = placeholders(piece.len(), 2);
         let sql = format!("SELECT {COLUMNS} FROM events WHERE (stream_id, version) IN (VALUES {wanted})");
         let values = piece.into_iter().flat_map(|(stream, version)| [stream.into(), version.into()]);
@@ -46,7 +46,7 @@ pub async fn stored(database: &Database, keys: Vec<(String, i64)>) -> Result<Vec
 /// If the database doesn't answer.
 pub async fn newest(database: &Database, streams: Vec<String>) -> Result<HashMap<String, i64>, sqlx::Error> {
     let mut newest = HashMap::new();
-    for piece in pieces(streams) {
+    for piece in lists(streams) {
         let wanted = placeholders(piece.len(), 1);
         let sql = format!(
             "SELECT stream_id, MAX(version) FROM events WHERE stream_id IN (VALUES {wanted}) GROUP BY stream_id"
@@ -67,7 +67,7 @@ pub async fn effects(
     causes: Vec<String>,
 ) -> Result<BTreeMap<String, BTreeSet<String>>, sqlx::Error> {
     let mut effects: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for piece in pieces(causes) {
+    for piece in lists(causes) {
         let wanted = placeholders(piece.len(), 1);
         let sql = format!("SELECT causation_id, stream_id FROM events WHERE causation_id IN (VALUES {wanted})");
         for row in database.fetch(sql, piece.into_iter().map(Value::from).collect::<Vec<_>>()).await? {

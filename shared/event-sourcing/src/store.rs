@@ -11,8 +11,8 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
-    Database, Decider, PublishingLock, Row, STORY, Statement, StoreError, TraceContext, Value, Write, decode, now,
-    pieces, placeholders,
+    Database, Decider, PublishingLock, Row, STORY, Statement, StoreError, TraceContext, Value, Write, decode, lists,
+    now, placeholders,
     work::{Cause, Stream},
 };
 
@@ -110,7 +110,7 @@ impl Store {
     /// If the database doesn't answer.
     pub async fn history(&self, stream_ids: Vec<String>) -> Result<HashMap<String, Vec<Recorded>>, StoreError> {
         let mut history: HashMap<String, Vec<Recorded>> = HashMap::new();
-        for piece in pieces(stream_ids) {
+        for piece in lists(stream_ids) {
             let sql = format!(
                 "SELECT {COLUMNS} FROM events WHERE stream_id IN (VALUES {}) ORDER BY stream_id, version",
                 placeholders(piece.len(), 1)
@@ -231,7 +231,7 @@ impl Store {
                 events.extend(rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?);
             }
             Some(stream_ids) => {
-                for piece in pieces(stream_ids) {
+                for piece in lists(stream_ids) {
                     let wanted = placeholders(piece.len(), 1);
                     let sql = format!("{select} AND stream_id IN (VALUES {wanted}) ORDER BY stream_id, version");
                     let rows = self.database.fetch(sql, texts(piece)).await?;
@@ -253,7 +253,7 @@ impl Store {
             Some(transaction) => Write::within(transaction),
             None => self.database.write_soon().await?,
         };
-        for piece in pieces(keys) {
+        for piece in lists(keys) {
             let wanted = placeholders(piece.len(), 2);
             let sql = format!("UPDATE events SET published = 1 WHERE (stream_id, version) IN (VALUES {wanted})");
             write.execute(sql, piece.into_iter().flatten().collect::<Vec<_>>()).await?;
@@ -348,7 +348,7 @@ async fn which_fit(write: &mut Write, units: &[Unit]) -> Result<Vec<bool>, Store
     let streams: BTreeMap<String, i64> =
         units.iter().flat_map(|unit| &unit.events).map(|event| (event.stream_id.clone(), 0)).collect();
     let mut versions = streams.clone();
-    for piece in pieces(streams.into_keys().collect()) {
+    for piece in lists(streams.into_keys().collect()) {
         let sql = format!(
             "SELECT stream_id, MAX(version) FROM events WHERE stream_id IN (VALUES {}) GROUP BY stream_id",
             placeholders(piece.len(), 1)

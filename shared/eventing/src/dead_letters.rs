@@ -50,7 +50,7 @@ use std::{
 };
 
 use cloudevents::Event;
-use event_sourcing::{Database, Row, Value, Write, now, pieces, placeholders};
+use event_sourcing::{Database, Row, Value, Write, lists, now, placeholders};
 use tokio::sync::Mutex;
 
 pub use history::{History, Step, histories};
@@ -102,7 +102,7 @@ impl DeadLetters {
     /// If the database doesn't answer.
     pub async fn open(&self, subjects: Vec<String>) -> Result<HashSet<String>, Failure> {
         let mut open = HashSet::new();
-        for piece in pieces(subjects) {
+        for piece in lists(subjects) {
             let wanted = placeholders(piece.len(), 1);
             let sql =
                 format!("SELECT DISTINCT subject FROM dead_letters WHERE subject IN (VALUES {wanted}) AND {OPEN}");

@@ -18,7 +18,7 @@ use std::{
 
 use axum::{extract::State, http::StatusCode};
 use cloudevents::{AttributesReader, Event};
-use event_sourcing::{Database, STORY, Value, now, pieces, placeholders};
+use event_sourcing::{Database, STORY, Value, lists, now, placeholders};
 use futures::FutureExt;
 use runtime::Problem;
 use tokio::sync::RwLock;
@@ -234,7 +234,7 @@ impl Door {
     /// What the inbox knows of the events with these sources and ids.
     async fn known(&self, keys: Vec<[String; 2]>) -> Result<HashMap<[String; 2], Known>, Failure> {
         let mut known = HashMap::new();
-        for piece in pieces(keys) {
+        for piece in lists(keys) {
             let sql = format!(
                 "SELECT source, id, attempts, done, stream_id FROM inbox WHERE (source, id) IN (VALUES {})",
                 placeholders(piece.len(), 2)
@@ -328,7 +328,7 @@ impl Door {
         ] {
             let mut keys: Vec<_> = events.iter().map(|event| [event.source.clone(), event.id.clone()]).collect();
             keys.sort();
-            for piece in pieces(keys) {
+            for piece in lists(keys) {
                 let sql = format!("{what} (source, id) IN (VALUES {})", placeholders(piece.len(), 2));
                 write.execute(sql, values(piece)).await?;
             }

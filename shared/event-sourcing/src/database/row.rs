@@ -5,7 +5,7 @@ use std::fmt::Write;
 use sqlx::{Column, Row as _, TypeInfo, postgres::PgRow};
 
 /// Rows that one statement carries. Few sizes mean few statements to prepare.
-const ROWS_AT_ONCE: [usize; 5] = [128, 32, 8, 2, 1];
+const ROWS_AT_ONCE: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
 
 /// A parameter of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -167,9 +167,37 @@ pub fn pieces<T>(mut rows: Vec<T>) -> impl Iterator<Item = Vec<T>> {
     })
 }
 
+/// The same for rows that are looked for (`IN (VALUES …)`), where it does no harm if one stands there twice: the last
+/// piece is filled up with one of its rows, so that up to 128 rows are one statement and one answer to wait for.
+pub fn lists<T: Clone>(mut rows: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    let [most, ..] = ROWS_AT_ONCE;
+    std::iter::from_fn(move || {
+        let last = rows.last()?.clone();
+        let rest = rows.split_off(most.min(rows.len()));
+        let mut piece = std::mem::replace(&mut rows, rest);
+        let size = ROWS_AT_ONCE.into_iter().rev().find(|size| *size >= piece.len()).unwrap_or(most);
+        piece.resize(size, last);
+        Some(piece)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_the_number_of_rows_each_goes_into_a_statement_of_a_known_size() {
+        for count in 0..300 {
+            let rows: Vec<usize> = (0..count).collect();
+            assert_eq!(pieces(rows.clone()).flatten().collect::<Vec<_>>(), rows);
+            let mut looked_for: Vec<usize> = lists(rows.clone()).flatten().collect();
+            assert_eq!(lists(rows.clone()).count(), count.div_ceil(128));
+            assert!(lists(rows.clone()).chain(pieces(rows.clone())).all(|it| ROWS_AT_ONCE.contains(&it.len())));
+            looked_for.sort_unstable();
+            looked_for.dedup();
+            assert_eq!(looked_for, rows);
+        }
+    }
 
     #[test]
     fn a_list_of_placeholders_counts_through_all_rows() {

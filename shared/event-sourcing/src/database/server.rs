@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgPool, Postgres,
     migrate::{MigrateError, Migrator},
-    postgres::{PgArguments, PgPoolOptions},
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
     query::Query,
 };
 
 use super::{Backend, Index, PublishingLock, Row, StoreError, Transaction, Value};
+use crate::sqlite::PREPARED;
 
 /// Connections that one process keeps to one database, at most.
 const CONNECTIONS: u32 = 5;
@@ -34,8 +35,9 @@ impl Server {
     /// Connects to `url`; `looking`: to tables that others keep.
     pub async fn connect(url: &str, looking: bool) -> Result<Self, StoreError> {
         let most = if looking { LOOKING_CONNECTIONS } else { CONNECTIONS };
-        let pool = connections(true, most).connect(url).await?;
-        let relaxed = connections(false, RELAXED_CONNECTIONS).connect_lazy(url)?;
+        let options = url.parse::<PgConnectOptions>()?.statement_cache_capacity(PREPARED);
+        let pool = connections(true, most).connect_with(options.clone()).await?;
+        let relaxed = connections(false, RELAXED_CONNECTIONS).connect_lazy_with(options);
         Ok(Self { pool, relaxed })
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use event_sourcing::{Database, Row, Value, pieces, placeholders};
+use event_sourcing::{Database, Row, Value, lists, placeholders};
 
 use super::{Progress, RebuildError};
 use crate::{from_json, to_record};
@@ -261,7 +261,7 @@ impl Comparison<'_> {
     /// The rows that have the same keys.
     async fn find(&self, database: &Database, page: &Rows) -> Result<HashMap<Vec<Value>, Vec<Value>>, sqlx::Error> {
         let mut found = HashMap::new();
-        for piece in pieces(page.iter().map(|(key, _)| key.clone()).collect()) {
+        for piece in lists(page.iter().map(|(key, _)| key.clone()).collect()) {
             let wanted = placeholders(piece.len(), self.table.key.len());
             let (columns, key, filter) = (self.columns(), self.table.key.join(", "), self.filter);
             let sql =
