@@ -101,7 +101,8 @@ mod tests {
         let steady = load(&[(8.0, 240)]);
         assert_eq!(LOOKS_LATE.follow(&steady)[239], 10);
         // The average lies 9 % above and 9 % below what ten pods are to do, in turns.
-        let noise: Vec<f64> = (0..240).map(|second| if second / SCRAPE % 2 == 0 { 8.72 } else { 7.28 }).collect();
+        let noise: Vec<f64> =
+            (0..240).map(|second| if (second / SCRAPE).is_multiple_of(2) { 8.72 } else { 7.28 }).collect();
         let pods = Autoscaler { scrape: 0, ..LOOKS_LATE }.follow(&[steady, noise].concat());
         assert!(pods[240..].iter().all(|pods| *pods == 10), "{pods:?}");
         let more = LOOKS_LATE.follow(&load(&[(8.0, 240), (8.9, 240)]));
