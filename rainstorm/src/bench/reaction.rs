@@ -77,16 +77,12 @@ struct Reflex {
 impl Reflex {
     async fn measure(city: &City, quick: bool) -> Result<Self, BenchError> {
         let seconds = |short, long| Duration::from_secs_f64(if quick { short } else { long });
-        let carried = load::sustained(city, UNDER_WAY, seconds(0.5, 3.0), seconds(1.5, 6.0)).await?;
+        let carried = load::sustained(city, UNDER_WAY, seconds(1.5, 3.0), seconds(2.0, 6.0)).await?;
         let peak = (carried.completed * STORM).max(TIMES);
-        let (calm, length) = (peak / TIMES, seconds(3.0, 20.0));
+        let (calm, length) = (peak / TIMES, seconds(3.0, 16.0));
 
         let client = eventing::http::client().timeout(Duration::from_secs(60)).build().map_err(BenchError::Http)?;
         let (watcher, mut customers) = (Watcher::of(city, &client), Customers::of(city, &client).await?);
-        // Everybody has just been busy.
-        let (begun, lasting) = (Instant::now(), seconds(2.0, 10.0));
-        let looks = watcher.watch(customers.come(calm, lasting)).await?;
-        let lingering = mean(&totals(&since(begun, &looks)), lasting.as_secs_f64() / 2.0, lasting.as_secs_f64());
         watcher.rest().await?;
 
         let mut looks = watcher.watch(customers.come(calm, seconds(2.0, 8.0))).await?;
@@ -94,6 +90,15 @@ impl Reflex {
         looks.extend(watcher.watch(customers.come(peak, length)).await?);
         looks.extend(watcher.watch(customers.answered()).await?);
         looks.extend(watcher.rest().await?);
+
+        // Once more, and then it is not over: only calm.
+        customers.come(peak, length / 2).await?;
+        customers.answered().await?;
+        let (begun, lasting) = (Instant::now(), seconds(3.0, 10.0));
+        let after = watcher.watch(customers.come(calm, lasting)).await?;
+        let lasting = lasting.as_secs_f64();
+        let lingering = mean(&totals(&since(begun, &after)), lasting / 2.0, lasting);
+        customers.answered().await?;
         Ok(Self { peak, length: length.as_secs_f64(), awake: since(storm, &looks), lingering })
     }
 
