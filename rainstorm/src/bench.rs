@@ -138,19 +138,13 @@ async fn whole_run(args: &BenchArgs, place: &Place) -> Result<Report, BenchError
         date,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         place: place.name().to_owned(),
-        command: command(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
         machine: machine(),
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         quick: args.quick,
         figures,
         plots,
     })
-}
-
-/// What was typed, wherever this program lies; a URL may have a password in it.
-fn command() -> String {
-    let arguments = std::env::args().skip(1).map(|it| if it.contains("://") { "…".to_owned() } else { it });
-    ["rainstorm".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 /// What a city is needed for.

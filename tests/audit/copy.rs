@@ -199,10 +199,11 @@ const STORM: [&str; 14] = [
 const DRIVERS: usize = 8;
 
 async fn embedded_storm() -> PathBuf {
-    // Kept for all tests of this run, and swept up by whoever sweeps the build folder.
+    // Kept for all tests of this run, of which others may go on beside it; whoever sweeps the build folder sweeps it up.
     static STORM_DATA: OnceCell<PathBuf> = OnceCell::const_new();
     let rain = async {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("audited-storm");
+        let folder = tempfile::Builder::new().prefix("audited-storm-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        let folder = folder.expect("a folder").keep();
         let data = folder.to_str().expect("UTF-8").to_owned();
         let drivers = DRIVERS.to_string();
         let mut arguments = vec!["demo", "--exit", "--fresh", "--port", "0", "--data", &data, "--drivers", &drivers];
