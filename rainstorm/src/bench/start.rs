@@ -63,7 +63,8 @@ pub async fn of(place: &Place, times: usize) -> Result<Vec<Figure>, BenchError> 
                 process.stop().await?;
             }
             Place::Servers { brokers, postgres } => {
-                let databases = Databases::create(postgres, NAMES.to_vec()).await?;
+                let names = NAMES.into_iter().chain([city::PROVIDER]).collect();
+                let databases = Databases::create(postgres, names).await?;
                 for (name, starts) in &mut services {
                     let mut process = city::start_service(name, brokers, &databases).await?;
                     starts.ready(&process);
