@@ -50,7 +50,7 @@ impl Place {
 pub struct City {
     pub processes: Vec<Process>,
     urls: HashMap<&'static str, String>,
-    pub databases: Option<Databases>,
+    databases: Option<Databases>,
     pub log: Arc<dyn EventLog>,
     data: tempfile::TempDir,
 }

@@ -7,8 +7,7 @@ use eventing::log::{EventLog, Scan, Stretch};
 
 use super::{
     BenchError,
-    city::{self, Place, Process},
-    databases::Databases,
+    city::{self, Process},
     report::{Figure, Part, Target},
 };
 use crate::services::{self, NAMES};
@@ -18,35 +17,20 @@ use crate::services::{self, NAMES};
 const RATE: f64 = 60_000.0;
 const MEMORY: f64 = 73.9;
 
-/// What stands on the log, and the stores that hold it.
-pub struct Past<'a> {
-    pub place: &'a Place,
-    pub log: Arc<dyn EventLog>,
-    /// The demo's data folder.
-    pub data: &'a Path,
-    /// The services' databases, on servers.
-    pub databases: Option<&'a Databases>,
-}
-
-/// Reads, rebuilds each store, and audits. Nobody else may be at work.
+/// Reads the demo's log, rebuilds each store in its data folder beside the one that is there, and audits. The demo must
+/// not be at work.
 ///
 /// # Errors
-/// If any of it fails.
-pub async fn of(past: &Past<'_>) -> Result<Vec<Figure>, BenchError> {
+/// If any of it fails, or a store that was made again differs.
+pub async fn of(log: &Arc<dyn EventLog>, data: &Path) -> Result<Vec<Figure>, BenchError> {
     let topics: Vec<String> = NAMES.into_iter().filter_map(services::topic_of).map(ToOwned::to_owned).collect();
-    let (raw, records) = read(&past.log, &topics).await?;
+    let (raw, records) = read(log, &topics).await?;
     let mut figures = Vec::new();
     let floor = "the log read, and nothing done with it";
     for name in NAMES {
-        let empty = match past.place {
-            Place::Servers { postgres, .. } => Some(Databases::create(postgres, vec![name]).await?),
-            Place::Embedded => None,
-        };
-        let done = rebuilt(past, name, empty.as_ref()).await;
-        if let Some(empty) = empty {
-            empty.drop().await?;
-        }
-        let (seconds, memory) = done?;
+        let mut command = city::rainstorm()?;
+        command.args(["rebuild", name, "--dry-run", "--data"]).arg(data);
+        let (seconds, memory) = Process::to_its_end("rebuild", command).await?;
         figures.push(
             Figure::new(
                 Part::Replay,
@@ -64,15 +48,7 @@ pub async fn of(past: &Past<'_>) -> Result<Vec<Figure>, BenchError> {
     }
     let mut command = city::rainstorm()?;
     command.args(["audit", "--json"]);
-    match past.place {
-        Place::Embedded => command.arg("--data").arg(past.data),
-        Place::Servers { brokers, .. } => {
-            let url = |name| past.databases.map(|databases| databases.url(name)).unwrap_or_default();
-            let stores = NAMES.map(|name| format!("{name}={}", url(name))).join(",");
-            command.env("KAFKA_BROKERS", brokers).args(["--store", &stores]);
-            command.env("PROVIDER_DATABASE_URL", url(city::PROVIDER))
-        }
-    };
+    command.arg("--data").arg(data);
     let (seconds, memory) = Process::to_its_end("audit", command).await?;
     figures.push(
         Figure::new(Part::Replay, "everything audited, start to end", records / seconds, "events/s")
@@ -94,24 +70,4 @@ async fn read(log: &Arc<dyn EventLog>, topics: &[String]) -> Result<(f64, f64), 
         records += more;
     }
     Ok((records / begun.elapsed().as_secs_f64(), records))
-}
-
-/// How long `rainstorm rebuild` takes, its start and the comparison included, and how much memory.
-async fn rebuilt(past: &Past<'_>, name: &'static str, empty: Option<&Databases>) -> Result<(f64, f64), BenchError> {
-    let mut command = city::rainstorm()?;
-    command.args(["rebuild", name]);
-    match (past.place, empty) {
-        (Place::Servers { brokers, .. }, Some(empty)) => {
-            let old = past.databases.map(|databases| databases.url(name)).unwrap_or_default();
-            command.env("KAFKA_BROKERS", brokers);
-            if name == "query" {
-                // The views are made beside those that are there.
-                command.args(["--dry-run", "--database-url", &old])
-            } else {
-                command.args(["--database-url", &empty.url(name), "--equals", &old])
-            }
-        }
-        _ => command.args(["--dry-run", "--data"]).arg(past.data),
-    };
-    Process::to_its_end("rebuild", command).await
 }
